@@ -1,0 +1,89 @@
+"""The command `broker`: finds its sub-commands and turns errors into exit codes.
+
+A sub-command is a file beside this one that defines `command`; to add one, add a file.
+"""
+
+import importlib
+import logging
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import broker.cli
+from broker import __version__
+from broker.config import Config, load_config
+from broker.errors import BrokerError
+from broker.log import set_up_logging
+
+_NOT_COMMANDS = {"main", "assemble", "output"}
+_LOG = logging.getLogger(__name__)
+
+
+class _Commands(click.Group):
+    """The files beside this one, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names = (module.name for module in pkgutil.iter_modules(broker.cli.__path__))
+        return sorted(name.replace("_", "-") for name in names if name not in _NOT_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"broker.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="broker")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings file.")
+@click.option("--run", "run_name", help="Name of the run; default live.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
+@click.pass_context
+def cli(ctx: click.Context, config_path: Path | None, run_name: str | None, verbose: bool) -> None:
+    """Make, receive, judge and pass on astronomical alerts.
+
+    Example: broker demo
+    """
+    ctx.obj = Settings(config_path, run_name, verbose)
+
+
+class Settings:
+    """The configuration, read when a command first asks for it: help needs none."""
+
+    def __init__(self, path: Path | None, run: str | None, verbose: bool) -> None:
+        self._path, self._run, self._verbose = path, run, verbose
+        self._config: Config | None = None
+
+    def load(self, **environ: Any) -> Config:
+        """Read and check the settings, and set up logging."""
+        import dataclasses
+
+        if self._config is None:
+            config = load_config(self._path)
+            if self._run:
+                config = dataclasses.replace(config, run=self._run)
+            set_up_logging("INFO" if self._verbose else config.log.level)
+            self._config = config
+        return self._config
+
+
+def load(ctx: click.Context) -> Config:
+    """Return the configuration of this call of the command."""
+    settings: Settings = ctx.find_root().obj
+    return settings.load()
+
+
+def main() -> None:
+    """Run the command; a `BrokerError` becomes one line and its exit code."""
+    try:
+        cli(standalone_mode=True)
+    except BrokerError as error:
+        click.echo(f"broker: {error.message}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output has gone: `broker … | head`
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,270 @@
+"""One typed tree of settings, from `broker.toml` and the environment.
+
+A setting `kafka.port` is read from the section `[kafka]` of the file, or from the variable
+`BROKER_KAFKA__PORT`, which wins. `BROKER_HOME` and `BROKER_CACHE` are the settings `home` and
+`cache`. Nothing else in the broker reads the environment.
+"""
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from broker.errors import ConfigError
+from broker.types import Run
+
+_PREFIX = "BROKER_"
+
+
+@dataclass(frozen=True)
+class KafkaConfig:
+    """Where Kafka is, and how a local one is started."""
+
+    host: str = "127.0.0.1"
+    port: int = 19092
+    controller_port: int = 19093
+    heap_mb: int = 512
+    partitions: int = 2
+    """Partitions of every input topic."""
+
+    @property
+    def bootstrap(self) -> str:
+        """The address that clients start from."""
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class HBaseConfig:
+    """Where HBase's Thrift gateway is, and how a local HBase is started."""
+
+    host: str = "127.0.0.1"
+    thrift_port: int = 19090
+    zookeeper_port: int = 12181
+    master_port: int = 16100
+    region_server_port: int = 16120
+    heap_mb: int = 1024
+    thrift_heap_mb: int = 256
+    timeout_s: float = 60.0
+    regions: int = 4
+    """Regions that a night's rows are spread over."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How the Spark queries run."""
+
+    master: str = "local[2,4]"
+    driver_memory_mb: int = 2048
+    trigger_s: float = 0.5
+    max_alerts_per_trigger: int = 2000
+    max_images_per_trigger: int = 8
+    max_records_per_batch: int = 500
+    idle_s: float = 6.0
+    """With `--until-idle`: how long nothing new must have come."""
+
+
+@dataclass(frozen=True)
+class ScienceConfig:
+    """Where contributed modules are and what they may use."""
+
+    modules: str = ""
+    """Folder of module folders; empty means the installed package `science_modules`."""
+    isolate: bool = True
+    """Run contributed modules in a child process."""
+    ms_per_alert: float = 20.0
+    """Time a module may use, a batch's share; at least `min_batch_s` a batch. [ms]"""
+    min_batch_s: float = 10.0
+    memory_mb: int = 2048
+    """Address space the child may add to what it starts with. [MB]"""
+    failures_to_quarantine: int = 5
+
+
+@dataclass(frozen=True)
+class CatalogConfig:
+    """Reference catalogues."""
+
+    path: str = ""
+    """Folder of catalogues; empty means `catalogs` under `home`."""
+
+
+@dataclass(frozen=True)
+class ArchiveConfig:
+    """The raw packets on disk."""
+
+    path: str = ""
+    """Folder of the archive; empty means `archive` under `home`."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is logged."""
+
+    level: str = "WARNING"
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings; frozen, checked when it is made."""
+
+    home: Path = Path("~/.local/share/nightjar-broker")
+    """Data of the local services, checkpoints, catalogues, archive: `BROKER_HOME`."""
+    cache: Path = Path("~/.cache/nightjar-broker")
+    """Downloaded jars: `BROKER_CACHE`."""
+    run: str = "live"
+    kafka: KafkaConfig = field(default_factory=KafkaConfig)
+    hbase: HBaseConfig = field(default_factory=HBaseConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    science: ScienceConfig = field(default_factory=ScienceConfig)
+    catalog: CatalogConfig = field(default_factory=CatalogConfig)
+    archive: ArchiveConfig = field(default_factory=ArchiveConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
+        object.__setattr__(self, "cache", Path(self.cache).expanduser().absolute())
+        Run(self.run)
+        ports = {
+            "kafka.port": self.kafka.port,
+            "kafka.controller_port": self.kafka.controller_port,
+            "hbase.thrift_port": self.hbase.thrift_port,
+            "hbase.zookeeper_port": self.hbase.zookeeper_port,
+            "hbase.master_port": self.hbase.master_port,
+            "hbase.region_server_port": self.hbase.region_server_port,
+        }
+        for name, port in ports.items():
+            if not 1 <= port <= 65535:
+                raise ConfigError(f"{name} is {port}; a port is between 1 and 65535", setting=name)
+        taken = sorted(name for name, port in ports.items() if list(ports.values()).count(port) > 1)
+        if taken:
+            raise ConfigError(f"{' and '.join(taken)} are the same port; each needs its own")
+        positive = {
+            "kafka.heap_mb": self.kafka.heap_mb,
+            "kafka.partitions": self.kafka.partitions,
+            "hbase.heap_mb": self.hbase.heap_mb,
+            "hbase.regions": self.hbase.regions,
+            "stream.trigger_s": self.stream.trigger_s,
+            "stream.max_alerts_per_trigger": self.stream.max_alerts_per_trigger,
+            "stream.max_images_per_trigger": self.stream.max_images_per_trigger,
+            "stream.max_records_per_batch": self.stream.max_records_per_batch,
+            "science.ms_per_alert": self.science.ms_per_alert,
+            "science.memory_mb": self.science.memory_mb,
+            "science.failures_to_quarantine": self.science.failures_to_quarantine,
+        }
+        for name, value in positive.items():
+            if not value > 0:
+                raise ConfigError(f"{name} is {value}; it must be positive", setting=name)
+
+    @property
+    def the_run(self) -> Run:
+        """The run that commands work on."""
+        return Run(self.run)
+
+    @property
+    def catalog_path(self) -> Path:
+        """Folder of the reference catalogues."""
+        return Path(self.catalog.path) if self.catalog.path else self.home / "catalogs"
+
+    @property
+    def archive_path(self) -> Path:
+        """Folder of the archive; each run has a folder of its own in it."""
+        return Path(self.archive.path) if self.archive.path else self.home / "archive"
+
+    def run_path(self, kind: str) -> Path:
+        """Folder for one kind of data of this run: `checkpoints`, `templates`, `truth`."""
+        return self.home / kind / self.run
+
+
+def load_config(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the settings.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The file; default `$BROKER_CONFIG`, else `broker.toml` in this folder, if there is one.
+    environ : Mapping, optional
+        The environment; default that of the process.
+
+    Raises
+    ------
+    ConfigError
+        If the file is absent or cannot be read, or a key is unknown, or a value is not allowed.
+    """
+    environ = os.environ if environ is None else environ
+    tree = _read_file(path, environ)
+    for name, value in environ.items():
+        if name.startswith(_PREFIX) and name not in (
+            f"{_PREFIX}CONFIG",
+            f"{_PREFIX}SAMPLE_PACKETS",
+        ):
+            _set(tree, name.removeprefix(_PREFIX).lower().split("__"), value, name)
+    return _build(Config, tree, "")
+
+
+def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    named = path or environ.get(f"{_PREFIX}CONFIG")
+    chosen = Path(named) if named else Path("broker.toml")
+    if not chosen.exists():
+        if named:
+            raise ConfigError(f"there is no settings file {chosen}", path=str(chosen))
+        return {}
+    try:
+        return tomllib.loads(chosen.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{chosen} is not TOML: {error}", path=str(chosen)) from error
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: str, name: str) -> None:
+    if len(keys) > 2:
+        raise ConfigError(f"{name} is not a setting: use BROKER_SECTION__KEY", setting=name)
+    node = tree
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+    node[keys[-1]] = value
+
+
+def _build(kind: type[Any], values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"[{where}] must be a section", setting=where)
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(kind)})
+    if unknown:
+        allowed = ", ".join(f.name for f in dataclasses.fields(kind))
+        name = f"{where}.{unknown[0]}" if where else unknown[0]
+        raise ConfigError(f"{name} is not a setting; allowed here: {allowed}", setting=name)
+    made = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else key
+        hint = hints[key]
+        made[key] = (
+            _build(hint, value, name)
+            if dataclasses.is_dataclass(hint)
+            else _cast(hint, value, name)
+        )
+    return kind(**made)
+
+
+def _cast(hint: Any, value: Any, name: str) -> Any:
+    if hint is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+    elif hint is int and not isinstance(value, bool | float):
+        try:
+            return int(value)
+        except ValueError:
+            pass
+    elif hint is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif hint in (str, Path) and isinstance(value, str):
+        return hint(value)
+    raise ConfigError(
+        f"{name} is {value!r}; it must be of type {hint.__name__} "
+        f"(set it in broker.toml or as {_PREFIX}{name.upper().replace('.', '__')})",
+        setting=name,
+    )

@@ -1,0 +1,85 @@
+"""Identifiers and small frozen records that everyone shares."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from broker.errors import ConfigError
+from broker.units import MJD_OF_UNIX_EPOCH
+
+LIVE = "live"
+IMAGES = "ccd-images"
+ALERTS = "alerts"
+DEAD_LETTERS = "dead-letters"
+SCHEMAS_TOPIC = "public.schemas"
+
+_RUN_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A named run: its topics, tables, checkpoints, ledger and archive are its own.
+
+    Only the run `live` writes to live topics and tables, so that a replay or a test can never
+    alert a subscriber.
+
+    Parameters
+    ----------
+    name : str
+        Lower-case letters, digits and dashes, at most 31, a letter first.
+
+    Raises
+    ------
+    ConfigError
+        If the name has another form.
+    """
+
+    name: str = LIVE
+
+    def __post_init__(self) -> None:
+        if not _RUN_NAME.match(self.name):
+            raise ConfigError(
+                f"run name {self.name!r} is not allowed: use at most 31 lower-case letters, digits "
+                "and dashes, a letter first",
+                run=self.name,
+            )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether subscribers see what this run publishes."""
+        return self.name == LIVE
+
+    def internal_topic(self, name: str) -> str:
+        """Name of an input or internal topic: `ccd-images`, `alerts.sim`, `dead-letters`."""
+        return name if self.is_live else f"run.{self.name}.{name}"
+
+    def alerts_topic(self, survey: str) -> str:
+        """Name of the topic with a survey's packets."""
+        return self.internal_topic(f"{ALERTS}.{survey}")
+
+    def public_topic(self, topic: str, variant: str) -> str:
+        """Name of a filter's topic; `variant` is "slim" or "full"."""
+        prefix = "public" if self.is_live else f"run.{self.name}"
+        return f"{prefix}.{topic}.{variant}"
+
+    def table(self, name: str) -> str:
+        """Name of a table in the store."""
+        return f"{self.name}.{name}"
+
+
+@dataclass(frozen=True, order=True)
+class Coordinate:
+    """Where a message stood: Kafka's topic, partition and offset."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+def night_of(mjd: float) -> str:
+    """Return the night of an MJD: `YYYYMMDD` of the day on whose noon (UTC) it began."""
+    day = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=mjd - 0.5 - MJD_OF_UNIX_EPOCH)
+    return day.strftime("%Y%m%d")
