@@ -3,12 +3,11 @@
 A sub-command is a file beside this one that defines `command`; to add one, add a file.
 """
 
+import dataclasses
 import importlib
-import logging
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,13 +18,12 @@ from broker.errors import BrokerError
 from broker.log import set_up_logging
 
 _NOT_COMMANDS = {"main", "assemble", "output"}
-_LOG = logging.getLogger(__name__)
 
 
 class _Commands(click.Group):
     """The files beside this one, imported when they are called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         names = (module.name for module in pkgutil.iter_modules(broker.cli.__path__))
         return sorted(name.replace("_", "-") for name in names if name not in _NOT_COMMANDS)
 
@@ -58,10 +56,8 @@ class Settings:
         self._path, self._run, self._verbose = path, run, verbose
         self._config: Config | None = None
 
-    def load(self, **environ: Any) -> Config:
+    def load(self) -> Config:
         """Read and check the settings, and set up logging."""
-        import dataclasses
-
         if self._config is None:
             config = load_config(self._path)
             if self._run:

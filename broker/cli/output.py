@@ -57,6 +57,20 @@ def emit_rows(
     )
 
 
+def emit_record(record: Mapping[str, Any]) -> None:
+    """Print one record as a table of names and values; nested ones as sections of their own."""
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    table = Table(show_header=False)
+    for name, value in record.items():
+        if not isinstance(value, Mapping):
+            table.add_row(name, _text(value))
+    console.print(table)
+    for name, value in record.items():
+        if isinstance(value, Mapping) and value:
+            console.print(f"[bold]{name}[/bold]")
+            emit_record(value)
+
+
 def _text(value: Any) -> str:
     value = plain(value)
     if value is None:
@@ -68,7 +82,7 @@ def _text(value: Any) -> str:
 def progress(label: str, total: int | None = None) -> Iterator[Any]:
     """Yield a function `advance(n=1)`; a bar on standard error, nothing if it is no terminal."""
     if not sys.stderr.isatty():
-        yield lambda n=1: None
+        yield lambda n=1: n
         return
     columns = (
         TextColumn("{task.description}"),

@@ -1,0 +1,78 @@
+"""`broker object`: an object's alerts, oldest first."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.cli.assemble import find_object, tables_of, topics_of
+from broker.cli.main import load
+from broker.cli.output import emit_json, emit_rows, json_option
+
+
+@click.group()
+def command() -> None:
+    """Look an object up.
+
+    Example: broker object show ZTF18abcdefg --survey ztf
+    """
+
+
+@command.command()
+@click.argument("dia_object_id", metavar="ID")
+@click.option("--survey", help="sim, ztf or lsst; default the first that has this id.")
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw the light curve and the newest cutouts to this PNG file.",
+)
+@json_option
+@click.pass_context
+def show(
+    ctx: click.Context,
+    dia_object_id: str,
+    survey: str | None,
+    plot_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the alerts of an object, oldest first.
+
+    Example: broker object show ZTF18abcdefg --survey ztf --plot light-curve.png
+    """
+    config = load(ctx)
+    with tables_of(ctx) as tables:
+        alerts = find_object(tables, config.the_run, dia_object_id, survey)
+    if plot_path is not None:
+        _draw(ctx, alerts, plot_path)
+        click.echo(f"The picture is {plot_path}.", err=True)
+    if as_json:
+        emit_json(alerts)
+        return
+    columns = (
+        "diaSourceId",
+        "midpointMjdTai",
+        "band",
+        "ra",
+        "dec",
+        "psfFlux",
+        "psfFluxErr",
+        "snr",
+        "reliability",
+        "topics",
+    )
+    emit_rows(alerts, columns, as_json=False, title=f"{alerts[0]['survey']} {dia_object_id}")
+
+
+def _draw(ctx: click.Context, alerts: list[dict[str, Any]], path: Path) -> None:
+    from broker.archive import Archive
+    from broker.ops.packets import cutouts_of, find_packet
+    from broker.ops.pictures import draw_object
+
+    config = load(ctx)
+    newest = alerts[-1]
+    with topics_of(ctx) as topics:
+        packet = find_packet(Archive(config.archive_path, config.the_run), topics, newest)
+    cutouts = cutouts_of(newest["survey"], packet) if packet is not None else {}
+    title = f"{newest['survey']} {newest['diaObjectId']}"
+    draw_object(alerts, cutouts, path, title=title)

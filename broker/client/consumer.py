@@ -1,0 +1,169 @@
+"""Topics as Python iterators of records."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from broker.avro import Schema, decode, unframe
+from broker.errors import AlertError, ConfigError
+from broker.topics.topic import Message, Topics
+
+_AGO = re.compile(r"^-(\d+(?:\.\d+)?)([smhd])$")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One packet of a public topic.
+
+    Parameters
+    ----------
+    record : dict
+        The alert, by wire names.
+    message : Message
+        The message that carried it: key, headers, coordinate.
+    schema_id : int
+        Id of the schema that it was written with.
+    """
+
+    record: dict[str, Any]
+    message: Message
+    schema_id: int
+
+
+class Schemas:
+    """Schemas by id, read from the compacted topic that the broker keeps them on.
+
+    Parameters
+    ----------
+    topics : Topics
+        Where to read.
+    topic : str
+        Name of the topic with the schemas.
+    """
+
+    def __init__(self, topics: Topics, topic: str) -> None:
+        self._topics, self._topic = topics, topic
+        self._by_id: dict[int, Schema] = {}
+
+    def get(self, schema_id: int) -> Schema:
+        """Return a schema; the topic is read when an id is not known yet.
+
+        Raises
+        ------
+        AlertError
+            If the topic does not have it.
+        """
+        if schema_id not in self._by_id:
+            self._read()
+        if schema_id not in self._by_id:
+            raise AlertError(
+                f"schema {schema_id} is not on topic {self._topic}", schema_id=schema_id
+            )
+        return self._by_id[schema_id]
+
+    def _read(self) -> None:
+        for part in self._topics.ranges(self._topic):
+            for message in self._topics.read(
+                self._topic, partition=part.partition, first=part.first, end=part.end
+            ):
+                if message.key is not None and message.value is not None:
+                    self._by_id[int(message.key)] = json.loads(message.value)
+
+
+def starting_offsets(
+    topics: Topics, name: str, since: str, *, now_s: float | None = None
+) -> dict[int, tuple[int, int]]:
+    """Return (first, end) offsets by partition for a starting point that a person can type.
+
+    Parameters
+    ----------
+    topics : Topics
+        Where the topic is.
+    name : str
+        The topic.
+    since : str
+        `earliest`, `latest`, `-1h` (s, m, h, d), or an ISO time (UTC if it names no zone).
+    now_s : float, optional
+        Seconds since 1970 that `-1h` counts from; default the clock.
+
+    Raises
+    ------
+    ConfigError
+        If `since` is none of these.
+    """
+    ranges = topics.ranges(name)
+    if since == "earliest":
+        return {part.partition: (part.first, part.end) for part in ranges}
+    if since == "latest":
+        return {part.partition: (part.end, part.end) for part in ranges}
+    start_ms = round(_seconds(since, time.time() if now_s is None else now_s) * 1000.0)
+    return {
+        part.partition: (
+            topics.offset_at(name, partition=part.partition, timestamp_ms=start_ms),
+            part.end,
+        )
+        for part in ranges
+    }
+
+
+def _seconds(since: str, now_s: float) -> float:
+    ago = _AGO.match(since)
+    if ago:
+        return now_s - float(ago[1]) * _SECONDS[ago[2]]
+    try:
+        moment = datetime.fromisoformat(since)
+    except ValueError as error:
+        raise ConfigError(
+            f"{since!r} is no starting point: use earliest, latest, -1h (s, m, h, d) or an ISO time"
+        ) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def read_topic(
+    topics: Topics,
+    name: str,
+    *,
+    schemas: Schemas,
+    since: str = "earliest",
+    limit: int | None = None,
+) -> Iterator[Packet]:
+    """Yield the packets that a public topic holds now, each diaSource once.
+
+    A broker that was killed may publish a packet again; repeats carry the same key and are
+    dropped here.
+
+    Parameters
+    ----------
+    topics : Topics
+        Where the topic is.
+    name : str
+        The topic, in full: `public.young-supernova.slim`.
+    schemas : Schemas
+        Where the packets' schemas are found.
+    since : str
+        See `starting_offsets`.
+    limit : int, optional
+        At most so many packets.
+
+    Raises
+    ------
+    ServiceError
+        If there is no such topic.
+    AlertError
+        If a packet cannot be read.
+    """
+    seen: set[bytes] = set()
+    for partition, (first, end) in sorted(starting_offsets(topics, name, since).items()):
+        for message in topics.read(name, partition=partition, first=first, end=end):
+            if limit is not None and len(seen) >= limit:
+                return
+            if message.value is None or message.key is None or message.key in seen:
+                continue
+            seen.add(message.key)
+            schema_id, body = unframe(message.value)
+            yield Packet(decode(schemas.get(schema_id), body), message, schema_id)

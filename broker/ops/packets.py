@@ -1,0 +1,58 @@
+"""An alert's packet, from wherever it is kept."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.alerts.adapters import find_adapters
+from broker.alerts.columns import CUTOUTS
+from broker.archive import Archive
+from broker.imaging.cutout import decode_cutout
+from broker.topics.topic import Topics
+from broker.types import Coordinate
+
+
+def find_packet(archive: Archive, topics: Topics, alert: dict[str, Any]) -> bytes | None:
+    """Return an alert's packet from the archive, or from its topic while it is not archived.
+
+    Parameters
+    ----------
+    archive : Archive
+        The run's archive.
+    topics : Topics
+        Where the input topics are.
+    alert : dict
+        A stored alert, with its `origins`.
+
+    Returns
+    -------
+    bytes or None
+        The packet as it came in; None if it is in neither place.
+    """
+    for origin in alert["origins"]:
+        coordinate = Coordinate(origin["topic"], origin["partition"], origin["offset"])
+        packet = archive.get(coordinate)
+        if packet is not None:
+            return packet
+        message = topics.get(coordinate)
+        if message is not None and message.value is not None:
+            return message.value
+    return None
+
+
+def cutouts_of(survey: str, packet: bytes) -> dict[str, NDArray[np.float32]]:
+    """Return the cutouts of a packet by canonical name, those that it has.
+
+    Raises
+    ------
+    AlertError
+        If the packet cannot be read.
+    """
+    table = find_adapters()[survey].decode_one(packet, Coordinate("", 0, 0))
+    images = {}
+    for name in CUTOUTS:
+        value = table[name][0].as_py()
+        if value is not None:
+            images[name] = decode_cutout(value)
+    return images
