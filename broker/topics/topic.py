@@ -100,6 +100,10 @@ class Topics(Protocol):
         """Return one message; None if it is not (or no longer) there."""
         ...
 
+    def delete_before(self, name: str, *, partition: int, offset: int) -> None:
+        """Delete the messages of a partition below an offset."""
+        ...
+
     def close(self) -> None:
         """Release connections."""
         ...
