@@ -8,12 +8,12 @@ import functools
 import hashlib
 import io
 import json
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import fastavro
 
+import broker
 from broker.errors import AlertError, ConfigError
 
 MAGIC = b"\x00"
@@ -24,9 +24,9 @@ FIRST_OWN_ID = 1 << 20
 Schema = dict[str, Any]
 
 
-def schema_folder() -> Traversable:
-    """Return the folder `schemas`, in a checkout or in the installed wheel."""
-    return files("schemas")
+def schema_folder() -> Path:
+    """Return the folder `schemas`: beside the package, in a checkout and in the installed wheel."""
+    return Path(broker.__file__).parent.parent / "schemas"
 
 
 @functools.cache

@@ -1,0 +1,236 @@
+"""An exposure as a message: framed Avro, with the 16-bit pixels packed without loss.
+
+The noise of the sky fills the low byte of a pixel and hardly touches the high one: bytes are put
+apart, and the sky's level is moved to the middle of the low byte's range, before Zstandard's
+fastest level. That gives 2.5 times fewer bytes; coding differences of neighbours gives less,
+because it adds two noises.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from broker.avro import decode, encode, frame, read_schema, schema_id, unframe
+from broker.errors import AlertError
+from broker.imaging.image import (
+    MAX_DETECTOR,
+    MAX_PIXELS,
+    MAX_VISIT,
+    Calibration,
+    Image,
+    RawExposure,
+)
+from broker.imaging.mask import MaskPlane, empty_mask, set_edge, set_plane
+from broker.imaging.psf import GaussianPsf
+from broker.imaging.wcs import Wcs
+from broker.units import BANDS
+
+SCHEMA = "broker/ccd-image/1.0"
+CODEC = "offset-shuffle-zstd"
+EDGE_PX = 8
+"""Width of the border that is masked `EDGE`: about four sigma of an ordinary PSF. [px]"""
+
+_CHECKSUM_BYTES = 4
+_POSITIVE = ("exposureS", "gain", "saturation", "psfSigma", "zeroPoint", "width", "height")
+_FINITE = ("midpointMjdTai", "readNoise", "biasLevel")
+
+
+def encode_image(exposure: RawExposure) -> bytes:
+    """Return the message of an exposure: the same bytes for the same exposure.
+
+    Parameters
+    ----------
+    exposure : RawExposure
+
+    Returns
+    -------
+    bytes
+        Framed Avro of `schemas/broker/ccd-image/1.0.avsc`.
+    """
+    schema = read_schema(SCHEMA)
+    offset, packed = _pack(exposure.pixels)
+    record = _metadata(exposure) | {
+        "codec": CODEC,
+        "pixelOffset": offset,
+        "pixels": packed,
+        "checksum": bytes(_CHECKSUM_BYTES),
+    }
+    message = frame(schema_id(schema), encode(schema, record))[:-_CHECKSUM_BYTES]
+    return message + zlib.crc32(message).to_bytes(_CHECKSUM_BYTES, "big")
+
+
+def decode_raw(message: bytes) -> RawExposure:
+    """Return the exposure of a message, its counts as they were read out.
+
+    Raises
+    ------
+    AlertError
+        If the message is not a whole, unchanged one of a known schema, or what it says cannot be.
+    """
+    schema = read_schema(SCHEMA)
+    identifier, body = unframe(message)
+    if identifier != schema_id(schema):
+        raise AlertError(
+            f"schema id {identifier} is not that of an image, {schema_id(schema)}",
+            schemaId=identifier,
+        )
+    said = int.from_bytes(message[-_CHECKSUM_BYTES:], "big")
+    found = zlib.crc32(memoryview(message)[:-_CHECKSUM_BYTES])
+    if said != found:
+        raise AlertError(
+            f"the message of {len(message)} bytes is truncated or damaged: its checksum is "
+            f"{found:08x}, it says {said:08x}"
+        )
+    record = decode(schema, body)
+    _check(record)
+    return RawExposure(
+        pixels=_unpack(record),
+        wcs=_wcs(record["wcs"]),
+        psf=GaussianPsf(record["psfSigma"]),
+        calibration=_calibration(record),
+        bias_level=record["biasLevel"],
+    )
+
+
+def decode_image(message: bytes) -> Image:
+    """Return the image of a message: bias subtracted, defects, saturation and edge masked.
+
+    The variance is a first one, the same everywhere: the median sky's Poisson noise and the read
+    noise. It becomes a plane once sources and background are known.
+
+    Raises
+    ------
+    AlertError
+        As `decode_raw`.
+    """
+    return to_image(decode_raw(message))
+
+
+def to_image(exposure: RawExposure) -> Image:
+    """Return the image of an exposure, as `decode_image` does of a message."""
+    calibration = exposure.calibration
+    raw = exposure.pixels
+    pixels = raw.astype(np.float32) - np.float32(exposure.bias_level)
+    mask = empty_mask((raw.shape[0], raw.shape[1]))
+    set_plane(mask, MaskPlane.BAD, raw == 0)
+    set_plane(mask, MaskPlane.SATURATED, raw >= exposure.bias_level + calibration.saturation)
+    set_edge(mask, EDGE_PX)
+    sky = max(float(np.median(pixels[::4, ::4])), 0.0)
+    variance = sky / calibration.gain + (calibration.read_noise / calibration.gain) ** 2
+    return Image(
+        pixels=pixels,
+        variance=np.full(raw.shape, variance, dtype=np.float32),
+        mask=mask,
+        wcs=exposure.wcs,
+        psf=exposure.psf,
+        calibration=calibration,
+    )
+
+
+def _metadata(exposure: RawExposure) -> dict[str, Any]:
+    """Return the record's fields but the pixels."""
+    calibration, wcs = exposure.calibration, exposure.wcs
+    ny, nx = exposure.pixels.shape
+    (cd11, cd12), (cd21, cd22) = wcs.cd
+    return {
+        "visit": calibration.visit,
+        "detector": calibration.detector,
+        "band": calibration.band,
+        "midpointMjdTai": calibration.midpoint_mjd_tai,
+        "exposureS": calibration.exposure_s,
+        "zeroPoint": calibration.zero_point,
+        "gain": calibration.gain,
+        "readNoise": calibration.read_noise,
+        "saturation": calibration.saturation,
+        "biasLevel": exposure.bias_level,
+        "psfSigma": exposure.psf.sigma,
+        "wcs": {
+            "crvalRa": wcs.crval_ra,
+            "crvalDec": wcs.crval_dec,
+            "crpixX": wcs.crpix_x,
+            "crpixY": wcs.crpix_y,
+            "cd11": cd11,
+            "cd12": cd12,
+            "cd21": cd21,
+            "cd22": cd22,
+        },
+        "width": nx,
+        "height": ny,
+    }
+
+
+def _calibration(record: dict[str, Any]) -> Calibration:
+    return Calibration(
+        visit=record["visit"],
+        detector=record["detector"],
+        band=record["band"],
+        midpoint_mjd_tai=record["midpointMjdTai"],
+        exposure_s=record["exposureS"],
+        zero_point=record["zeroPoint"],
+        gain=record["gain"],
+        read_noise=record["readNoise"],
+        saturation=record["saturation"],
+    )
+
+
+def _wcs(record: dict[str, float]) -> Wcs:
+    return Wcs(
+        record["crvalRa"],
+        record["crvalDec"],
+        record["crpixX"],
+        record["crpixY"],
+        ((record["cd11"], record["cd12"]), (record["cd21"], record["cd22"])),
+    )
+
+
+def _check(record: dict[str, Any]) -> None:
+    """Raise AlertError for what an exposure cannot have."""
+    for name in _POSITIVE:
+        if not (np.isfinite(record[name]) and record[name] > 0):
+            raise AlertError(f"{name} is {record[name]}; it must be positive", field=name)
+    for name in _FINITE:
+        if not np.isfinite(record[name]):
+            raise AlertError(f"{name} is {record[name]}; it must be finite", field=name)
+    if record["readNoise"] < 0.0:
+        raise AlertError(f"readNoise is {record['readNoise']}; it must not be negative")
+    if record["band"] not in BANDS:
+        raise AlertError(f"band {record['band']!r} is none of {' '.join(BANDS)}")
+    if not 1 <= record["visit"] <= MAX_VISIT:
+        raise AlertError(f"visit {record['visit']} is not between 1 and {MAX_VISIT}")
+    if not 0 <= record["detector"] <= MAX_DETECTOR:
+        raise AlertError(f"detector {record['detector']} is not between 0 and {MAX_DETECTOR}")
+    if record["width"] * record["height"] > MAX_PIXELS:
+        raise AlertError(
+            f"{record['width']} × {record['height']} pixels are more than {MAX_PIXELS}"
+        )
+    if record["codec"] != CODEC:
+        raise AlertError(f"codec {record['codec']!r} is not known; {CODEC!r} is")
+
+
+def _pack(pixels: NDArray[np.uint16]) -> tuple[int, bytes]:
+    """Return the offset and the packed bytes of pixels, shape (ny, nx)."""
+    middle = int(np.median(pixels[::8, ::8])) if pixels.size else 0
+    offset = max(middle - 128, 0)
+    moved = (pixels - np.uint16(offset)).astype("<u2", copy=False)
+    planes = np.ascontiguousarray(moved).view(np.uint8).reshape(-1, 2).T
+    return offset, zstandard.ZstdCompressor(level=1).compress(np.ascontiguousarray(planes).data)
+
+
+def _unpack(record: dict[str, Any]) -> NDArray[np.uint16]:
+    """Return the pixels of a record, shape (height, width)."""
+    ny, nx = record["height"], record["width"]
+    wanted = 2 * ny * nx
+    packed = record["pixels"]
+    try:
+        size = zstandard.get_frame_parameters(packed).content_size
+        if size != wanted:
+            raise AlertError(f"the pixels are {size} bytes; {nx} × {ny} of 2 bytes are {wanted}")
+        planes = zstandard.ZstdDecompressor().decompress(packed, max_output_size=wanted)
+    except zstandard.ZstdError as error:
+        raise AlertError(f"the pixels cannot be unpacked: {error}") from error
+    low_high = np.frombuffer(planes, dtype=np.uint8).reshape(2, ny * nx)
+    moved = np.ascontiguousarray(low_high.T).view("<u2").reshape(ny, nx)
+    return np.asarray(moved + np.uint16(record["pixelOffset"] & 0xFFFF), dtype=np.uint16)

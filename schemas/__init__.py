@@ -1,0 +1,1 @@
+"""Avro schemas of packets and images, one file a version."""
