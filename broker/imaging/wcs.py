@@ -15,6 +15,9 @@ from broker.errors import AlertError
 from broker.units import ARCSEC_PER_DEG
 
 FloatArray = NDArray[np.float64]
+_LONPOLE = 180.0
+"""North is up, also where the projection touches a pole; there the standard's default is 0."""
+
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -138,6 +141,7 @@ class Wcs:
             "CUNIT1": "deg",
             "CUNIT2": "deg",
             "RADESYS": "ICRS",
+            "LONPOLE": _LONPOLE,
             "CRVAL1": self.crval_ra,
             "CRVAL2": self.crval_dec,
             "CRPIX1": self.crpix_x + 1.0,
@@ -155,12 +159,15 @@ class Wcs:
         Raises
         ------
         AlertError
-            If the projection is not TAN, or a keyword is absent or no number.
+            If the projection is not TAN with north up, or a keyword is absent or no number.
         """
         kind = (header.get("CTYPE1"), header.get("CTYPE2"))
         if kind != ("RA---TAN", "DEC--TAN"):
             raise AlertError(f"the header's projection is {kind}; only RA---TAN, DEC--TAN is read")
         try:
+            default = 0.0 if float(header["CRVAL2"]) == 90.0 else _LONPOLE
+            if float(header.get("LONPOLE", default)) != _LONPOLE:
+                raise AlertError("the header's LONPOLE is not 180; no other is read")
             return cls(
                 float(header["CRVAL1"]),
                 float(header["CRVAL2"]),

@@ -73,6 +73,13 @@ def test_a_header_of_another_projection_is_refused():
         Wcs.from_header(header)
 
 
+def test_a_header_turned_about_the_pole_is_refused():
+    header = rotated(10.0, 0.0, 0.0).header() | {"LONPOLE": 0.0}
+
+    with pytest.raises(AlertError, match="LONPOLE"):
+        Wcs.from_header(header)
+
+
 def test_a_header_without_a_keyword_is_refused():
     header = rotated(10.0, 0.0, 0.0).header()
     del header["CD1_1"]
