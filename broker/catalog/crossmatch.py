@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from broker.catalog.healpix import Floats, neighbourhood, on_sky, pixels_of, range_at_finest
+from broker.catalog.healpix import FINEST_ORDER, Floats, neighbourhood, on_sky, pixels_of
 from broker.catalog.partition import Layer, Rows
 from broker.units import FloatArray, separation_arcsec
 
@@ -78,13 +78,9 @@ def _candidates(
     rows: Rows, layer: Layer, ra: Floats, dec: Floats, searched: _Ints
 ) -> tuple[_Ints, _Ints]:
     """Return the pairs of positions and rows that share a pixel or have neighbouring ones."""
+    from broker.catalog._search import pairs_in_pixels
+
     around = neighbourhood(pixels_of(ra[searched], dec[searched], layer.order), layer.order)
-    cell, column = np.nonzero(around >= 0)
-    first, end = range_at_finest(around[cell, column], layer.order)
     pixels = rows.pixels[layer.first : layer.end]
-    start = np.searchsorted(pixels, first)
-    count = np.searchsorted(pixels, end) - start
-    occupied = count > 0
-    start, count, cell = start[occupied] + layer.first, count[occupied], cell[occupied]
-    row = np.repeat(start - np.cumsum(count) + count, count) + np.arange(count.sum())
-    return np.repeat(searched[cell], count), row
+    position, row = pairs_in_pixels(pixels, around, 2 * (FINEST_ORDER - layer.order))
+    return searched[position], row + layer.first

@@ -4,8 +4,6 @@ Catalogues are sorted by the pixel of order 29, so the rows in any pixel of a lo
 run of rows, found by binary search.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -92,13 +90,6 @@ def neighbourhood(pixels: Pixels, order: int) -> NDArray[np.int64]:
     around = np.zeros((pixels.size, 9), dtype=np.int64)
     cdshealpix.neighbours(order, np.ascontiguousarray(pixels), around, np.uint16(1))
     return around
-
-
-def range_at_finest(pixels: NDArray[Any], order: int) -> tuple[Pixels, Pixels]:
-    """Return the first pixel of order 29 in each pixel, and the one after its last."""
-    shift = np.uint64(2 * (FINEST_ORDER - order))
-    first = pixels.astype(np.uint64) << shift
-    return first, first + (np.uint64(1) << shift)
 
 
 def pixels_in_cone(ra: float, dec: float, radius_arcsec: float) -> tuple[Pixels, Pixels]:

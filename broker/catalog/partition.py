@@ -106,8 +106,9 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
     """
     distinct, place = np.unique(radius, return_inverse=True)
     order = np.array([order_for_radius(r) for r in distinct], dtype=np.int64)[place]
-    # Radii of a few milliarcsec would give a layer each; order 15 (3.2 arcsec) is fine enough.
-    order = np.minimum(order, 15)
+    # Each layer is searched by itself, so there are few: orders 15 (radii to 3.2 arcsec), 13 (to
+    # 12.9 arcsec), 11 and so on.
+    order = np.where(order >= 0, np.minimum(order, 15) - (order < 15) * (1 - order % 2), -1)
     ra, dec = (table.column(name).to_numpy() for name in ("ra", "dec"))
     pixels = pixels_of(ra, dec)
     rank = np.empty(table.num_rows, dtype=np.int64)
