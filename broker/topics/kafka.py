@@ -207,7 +207,6 @@ class KafkaTopics:
             "bootstrap_servers": self._bootstrap,
             "client_id": "nightjar-broker",
             "bootstrap_timeout_ms": int(self._timeout_s * 1000),
-            "metrics_enabled": False,
         }
 
     def _get_admin(self) -> Any:
@@ -223,6 +222,7 @@ class KafkaTopics:
             if self._producer is None:
                 self._producer = KafkaProducer(
                     **self._common,
+                    metrics_enabled=False,
                     acks="all",
                     enable_idempotence=True,
                     max_request_size=_MAX_REQUEST_BYTES,
@@ -241,6 +241,7 @@ class KafkaTopics:
         if consumer is None:
             consumer = KafkaConsumer(
                 **self._common,
+                metrics_enabled=False,
                 group_id=None,
                 enable_auto_commit=False,
                 allow_auto_create_topics=False,
