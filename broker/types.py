@@ -79,6 +79,16 @@ class Coordinate:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
+@dataclass(frozen=True)
+class OffsetRange:
+    """The offsets of one partition that are there to read: `first` <= offset < `end`."""
+
+    topic: str
+    partition: int
+    first: int
+    end: int
+
+
 def night_of(mjd: float) -> str:
     """Return the night of an MJD: `YYYYMMDD` of the day on whose noon (UTC) it began."""
     day = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=mjd - 0.5 - MJD_OF_UNIX_EPOCH)

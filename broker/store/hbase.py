@@ -25,7 +25,7 @@ _IDLE_S = 30.0
 
 _CELLS_A_CALL = 4000
 _BYTES_A_CALL = 1 << 20
-_ROWS_A_CALL = 500
+_ROWS_A_CALL = 1000
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 3.0
 _HOPELESS = (
@@ -197,13 +197,15 @@ class _HBaseTable:
         *,
         columns: Sequence[bytes] | None = None,
         limit: int | None = None,
+        first_cell: bool = False,
     ) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         # Each chunk is a scan of its own that begins after the last key: nothing is held open on
         # the server between chunks, so neither a slow reader nor a restart can break a scan.
         left = limit
         while left is None or left > 0:
             size = _ROWS_A_CALL if left is None else min(left, _ROWS_A_CALL)
-            rows = self._chunk(start, stop, columns, size)
+            scan = _scan(start, stop, columns, size, first_cell)
+            rows = self._call(functools.partial(_fetch, self._name, scan, size))
             for row in rows:
                 yield row.row, _cells(row)
             if len(rows) < size:
@@ -228,30 +230,30 @@ class _HBaseTable:
 
         self._call(send)
 
-    def _chunk(
-        self, start: bytes, stop: bytes, columns: Sequence[bytes] | None, size: int
-    ) -> list[Any]:
-        scan = happybase.table.TScan(
-            startRow=start,
-            stopRow=stop or None,
-            columns=None if columns is None else list(columns),
-            caching=size,
-        )
 
-        def fetch(connection: Any) -> list[Any]:
-            client = connection.client
-            scanner = client.scannerOpenWithScan(self._name, scan, {})
-            rows: list[Any] = []
-            while len(rows) < size:
-                more = client.scannerGetList(scanner, size - len(rows))
-                if not more:
-                    break
-                rows += more
-            client.scannerClose(scanner)
-            return rows
+def _scan(
+    start: bytes, stop: bytes, columns: Sequence[bytes] | None, size: int, first_cell: bool
+) -> Any:
+    return happybase.table.TScan(
+        startRow=start,
+        stopRow=stop or None,
+        columns=None if columns is None else list(columns),
+        caching=size,
+        filterString=b"FirstKeyOnlyFilter()" if first_cell else None,
+    )
 
-        found: list[Any] = self._call(fetch)
-        return found
+
+def _fetch(name: bytes, scan: Any, size: int, connection: Any) -> list[Any]:
+    client = connection.client
+    scanner = client.scannerOpenWithScan(name, scan, {})
+    rows: list[Any] = []
+    while len(rows) < size:
+        more = client.scannerGetList(scanner, size - len(rows))
+        if not more:
+            break
+        rows += more
+    client.scannerClose(scanner)
+    return rows
 
 
 def _batches(rows: Iterable[tuple[bytes, Row]]) -> list[Any]:

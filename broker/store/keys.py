@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from broker.catalog.healpix import FINEST_ORDER, pixels_in_cone, pixels_of
+from broker.types import Coordinate
 from broker.units import SECONDS_PER_DAY
 
 SKY_ORDER = 13
@@ -138,6 +139,12 @@ def joined(parts: Sequence[str]) -> bytes:
 def split_joined(key: bytes) -> list[str]:
     """Return the parts of a key made by `joined`."""
     return [_whole(part) for part in key.decode().split("|")]
+
+
+def parse_coordinate(text: bytes) -> Coordinate:
+    """Return the coordinate of a qualifier: topic, partition and offset, with slashes."""
+    topic, partition, offset = text.decode().rsplit("/", 2)
+    return Coordinate(topic, int(partition), int(offset))
 
 
 def _part(text: str) -> str:

@@ -67,6 +67,7 @@ class MemoryTable:
         *,
         columns: Sequence[bytes] | None = None,
         limit: int | None = None,
+        first_cell: bool = False,
     ) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         """Yield rows with start <= key < stop in the order of keys; an empty stop is the end."""
         with self._lock:
@@ -80,7 +81,7 @@ class MemoryTable:
             row = self.get(key, columns)
             if row is not None:
                 left -= 1
-                yield key, row
+                yield key, dict([min(row.items())]) if first_cell else row
 
     def delete(self, key: bytes, columns: Sequence[bytes] | None = None) -> None:
         """Delete a row or some of its columns; an absent one is no error."""
@@ -179,8 +180,9 @@ class _Reference:
         *,
         columns: Sequence[bytes] | None = None,
         limit: int | None = None,
+        first_cell: bool = False,
     ) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-        return self._table().scan(start, stop, columns=columns, limit=limit)
+        return self._table().scan(start, stop, columns=columns, limit=limit, first_cell=first_cell)
 
     def delete(self, key: bytes, columns: Sequence[bytes] | None = None) -> None:
         self._table().delete(key, columns)

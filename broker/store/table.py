@@ -50,8 +50,12 @@ class Table(Protocol):
         *,
         columns: Sequence[bytes] | None = None,
         limit: int | None = None,
+        first_cell: bool = False,
     ) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-        """Yield rows with start <= key < stop in the order of keys; an empty stop is the end."""
+        """Yield rows with start <= key < stop in the order of keys; an empty stop is the end.
+
+        With `first_cell` a row has only the first of its columns; the server skips the others.
+        """
         ...
 
     def delete(self, key: bytes, columns: Sequence[bytes] | None = None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from broker.types import Coordinate
+from broker.types import OffsetRange as OffsetRange
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,6 @@ class TopicSettings:
     retention_ms: int = -1
     """How long messages stay; -1 is for ever. [ms]"""
     max_message_bytes: int = 33_554_432
-
-
-@dataclass(frozen=True)
-class OffsetRange:
-    """The offsets of one partition that are there to read: `first` <= offset < `end`."""
-
-    topic: str
-    partition: int
-    first: int
-    end: int
 
 
 class Topics(Protocol):
