@@ -1,0 +1,1 @@
+"""Science modules and topic filters: a folder each, found by themselves."""
