@@ -129,6 +129,10 @@ class DetectorRow:
         Why there are none, if it was not done.
     origins : tuple of (Coordinate, str)
         The messages that carried it, in order, and the status that each one led to.
+    first : Coordinate or None
+        The message that was used; the other ones are repeats of it.
+    template_version : str
+        The set of templates it was compared with; a repeat uses the same.
     """
 
     visit: int
@@ -137,6 +141,8 @@ class DetectorRow:
     n_alerts: int = 0
     reason: str = ""
     origins: tuple[tuple[Coordinate, str], ...] = ()
+    first: Coordinate | None = None
+    template_version: str = ""
 
 
 class DetectorStore:
@@ -209,8 +215,14 @@ def _detector_key(visit: int, detector: int) -> bytes:
 
 def _detector_cells(row: DetectorRow) -> Iterator[tuple[bytes, Row, int]]:
     key = _detector_key(row.visit, row.detector)
-    text = json.dumps({"status": row.status, "nAlerts": row.n_alerts, "reason": row.reason})
-    yield key, {_STATE: text.encode()}, _RANKS[row.status]
+    state = {
+        "status": row.status,
+        "nAlerts": row.n_alerts,
+        "reason": row.reason,
+        "first": None if row.first is None else str(row.first),
+        "templateVersion": row.template_version,
+    }
+    yield key, {_STATE: json.dumps(state).encode()}, _RANKS[row.status]
     for at, came_to in row.origins:
         yield key, {f"o:{at}".encode(): came_to.encode()}, _RANKS[came_to]
 
@@ -230,4 +242,6 @@ def _detector(key: bytes, row: Row) -> DetectorRow:
         n_alerts=state["nAlerts"],
         reason=state["reason"],
         origins=tuple(origins),
+        first=parse_coordinate(state["first"].encode()) if state["first"] else None,
+        template_version=state["templateVersion"],
     )
