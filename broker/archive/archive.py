@@ -20,6 +20,10 @@ from broker.archive.files import (
 from broker.types import ALERTS, Coordinate, Run
 from broker.units import SECONDS_PER_DAY
 
+ORIGIN_HEADER = "origin"
+"""Header of a replayed packet: where it stood when it was archived, `topic/partition/offset`. A
+packet that has it is not archived again."""
+
 ROWS = pa.schema(
     [
         pa.field("offset", pa.int64(), nullable=False),

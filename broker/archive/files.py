@@ -68,6 +68,11 @@ class ArchiveFile:
         """The index, memory-mapped, shape (n_packets,), of dtype `INDEX`."""
         return np.load(self.index_path, mmap_mode="r")
 
+    @property
+    def size(self) -> int:
+        """Length of the data file. [bytes]"""
+        return self.data_path.stat().st_size
+
     def find(self, offset: int) -> tuple[int, int] | None:
         """Return (position, length) of a packet; None if this file does not have it."""
         offsets = self.index["offset"]

@@ -2,7 +2,6 @@
 
 from broker.replay.player import (
     MAX,
-    ORIGIN_HEADER,
     Packet,
     Played,
     Rate,
@@ -14,7 +13,6 @@ from broker.replay.player import (
 
 __all__ = [
     "MAX",
-    "ORIGIN_HEADER",
     "Packet",
     "Played",
     "Rate",

@@ -6,14 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.archive import Archive
+from broker.archive import ORIGIN_HEADER, Archive
 from broker.errors import ConfigError
 from broker.topics.topic import Message, Topics
 from broker.types import Coordinate
-
-ORIGIN_HEADER = "origin"
-"""Header of a replayed packet: where it stood when it was archived, `topic/partition/offset`. A
-packet that has it is not archived again."""
 
 Packet = tuple[bytes, int | None, Coordinate | None]
 """A packet, when it first arrived [ms since 1970], and where it stood; None where not known."""

@@ -17,7 +17,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from broker.config import Config
 from broker.errors import ConfigError, ServiceError
-from broker.spark.session import make_session
+from broker.spark.session import make_session, stop_session
 from broker.streaming.checkpoint import (
     Offsets,
     committed,
@@ -186,7 +186,9 @@ def run_queries(
     began = time.monotonic()
     _stopping.clear()
     topics = KafkaTopics(config.kafka.bootstrap)
-    spark = make_session(config, f"broker-{config.run}")
+    is_own = SparkSession.getActiveSession() is None
+    # FAIR: a long batch of one query does not hold up the others.
+    spark = make_session(config, f"stream-{config.run}", settings={"spark.scheduler.mode": "FAIR"})
     running = [_Supervised(name, spark, config) for name in QUERIES if name in queries]
     with _signals():
         try:
@@ -197,7 +199,8 @@ def run_queries(
             _stopping.set()
             for one in running:
                 one.stop()
-            spark.stop()
+            if is_own:
+                stop_session(spark)
             topics.close()
     summary: dict[str, Any] = {one.name: one.summary() for one in running}
     return {"seconds": time.monotonic() - began, "queries": summary}
@@ -236,7 +239,7 @@ class _Supervised:
     def __init__(self, name: str, spark: SparkSession, config: Config) -> None:
         self.name = name
         self._spark, self._config = spark, config
-        self._module: QueryModule = importlib.import_module(f"broker.streaming.{name}")  # type: ignore[assignment]
+        self._module: QueryModule = importlib.import_module(f"broker.streaming.{name}")
         self._checkpoint = checkpoint_path(config, name)
         self._query: StreamingQuery | None = None
         self._begin = self._progress()

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from broker.archive import ROWS, Archive
+from broker.archive import ORIGIN_HEADER, ROWS, Archive
 from broker.errors import ConfigError, ServiceError
-from broker.replay import ORIGIN_HEADER, Rate, from_archive, from_files, parse_rate, replay
+from broker.replay import Rate, from_archive, from_files, parse_rate, replay
 from broker.topics.memory import MemoryTopics
 from broker.topics.topic import TopicSettings
 from broker.types import Coordinate, Run

@@ -1,0 +1,58 @@
+"""What a Python worker keeps from batch to batch: connections, catalogues, contributed code."""
+
+import atexit
+
+from broker.alerts.adapters import find_adapters
+from broker.alerts.outgoing import packet_format
+from broker.catalog.registry import Catalogs, definitions
+from broker.config import Config
+from broker.science import Runner, find_contributions
+from broker.spark.enrich import Enricher
+from broker.store.alerts import AlertStore
+from broker.store.hbase import HBaseTables
+from broker.store.quarantine import Quarantine
+
+_enrichers: dict[Config, Enricher] = {}
+
+
+def enricher_for(config: Config) -> Enricher:
+    """Return this process's enricher for some settings, made with the first batch."""
+    if config not in _enrichers:
+        _enrichers[config] = make_enricher(config)
+        atexit.register(_enrichers[config].close)
+    return _enrichers[config]
+
+
+def make_enricher(config: Config) -> Enricher:
+    """Return an enricher on the servers that the settings name.
+
+    Raises
+    ------
+    ConfigError
+        If contributions or catalogues cannot be used.
+    """
+    run = config.the_run
+    tables = HBaseTables(
+        config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
+    )
+    catalogs = definitions()
+    contributions = find_contributions(config.science.modules)
+    science = config.science
+    runner = Runner(
+        contributions,
+        catalogs=catalogs,
+        isolate=science.isolate,
+        ms_per_alert=science.ms_per_alert,
+        min_batch_s=science.min_batch_s,
+        memory_mb=science.memory_mb,
+    )
+    return Enricher(
+        run=run,
+        adapters=find_adapters(),
+        catalogs=Catalogs(config.catalog_path),
+        contributions=contributions,
+        runner=runner,
+        store=AlertStore(tables, run),
+        packets=packet_format(contributions.qualified_columns, catalogs),
+        quarantine=Quarantine(tables, run, failures_to_quarantine=science.failures_to_quarantine),
+    )

@@ -1,0 +1,141 @@
+"""Query 2: alerts to science. Reads like the picture: in, decode, one pass, out, ledger."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming import StreamingQuery
+
+from broker.alerts.adapters import find_adapters
+from broker.alerts.outgoing import VARIANTS, PacketFormat, packet_format
+from broker.catalog.registry import definitions
+from broker.config import Config
+from broker.science import Contributions, find_contributions
+from broker.spark.decode import decode
+from broker.spark.enrich import contribution_labels
+from broker.spark.messages import OUTGOING_SQL
+from broker.spark.stats import BatchStats
+from broker.spark.worker import enricher_for
+from broker.spark.write import StatsCollector, write_messages
+from broker.store.alerts import create_tables
+from broker.store.hbase import HBaseTables
+from broker.store.ledger import Ledger
+from broker.store.quarantine import Quarantine
+from broker.streaming.checkpoint import batch_ranges
+from broker.streaming.query import checkpoint_path, create_topics, read_topics, start_query
+from broker.topics.kafka import KafkaTopics
+from broker.topics.publish import store_schemas
+from broker.types import DEAD_LETTERS
+
+NAME = "alerts"
+
+_LOG = logging.getLogger(__name__)
+
+
+def input_topics(config: Config) -> list[str]:
+    """Return the topics with alerts, one a survey."""
+    return [config.the_run.alerts_topic(survey) for survey in find_adapters()]
+
+
+def start(spark: SparkSession, config: Config) -> StreamingQuery:
+    """Start the query; what it writes to is made first.
+
+    Raises
+    ------
+    ConfigError
+        If contributions or catalogues cannot be used.
+    ServiceError
+        If Kafka or HBase does not answer.
+    """
+    run = config.the_run
+    contributions = find_contributions(config.science.modules)
+    prepare(config, contributions, packets_of(contributions))
+    messages = read_topics(
+        spark, config, input_topics(config), max_per_trigger=config.stream.max_alerts_per_trigger
+    )
+    decoded = decode(messages, {run.alerts_topic(survey): survey for survey in find_adapters()})
+    each_batch = _each_batch(spark, config, contribution_labels(contributions))
+    return start_query(decoded, each_batch, name=NAME, config=config)
+
+
+def packets_of(contributions: Contributions) -> PacketFormat:
+    """Return the format of the packets that leave."""
+    return packet_format(contributions.qualified_columns, definitions())
+
+
+def prepare(config: Config, contributions: Contributions, packets: PacketFormat) -> None:
+    """Make the topics and tables that are missing, and store the schemas before any packet."""
+    run = config.the_run
+    public = [run.public_topic(t, variant) for t in contributions.topics for variant in VARIANTS]
+    topics = KafkaTopics(config.kafka.bootstrap)
+    tables = _tables(config)
+    try:
+        names = [*input_topics(config), run.internal_topic(DEAD_LETTERS), *public]
+        create_topics(topics, config, names)
+        store_schemas(topics, run, dict(packets.schemas.values()))
+        create_tables(tables, run, config.hbase.regions)
+    finally:
+        topics.close()
+        tables.close()
+
+
+def _tables(config: Config) -> HBaseTables:
+    return HBaseTables(
+        config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
+    )
+
+
+def _each_batch(
+    spark: SparkSession, config: Config, versions: Mapping[str, str]
+) -> Callable[[DataFrame, int], None]:
+    """Return what is done with a micro-batch, in the order that makes a repeat harmless."""
+    collector = StatsCollector(spark.sparkContext)
+    tables = _tables(config)
+    ledger = Ledger(tables, config.the_run)
+    quarantine = Quarantine(
+        tables,
+        config.the_run,
+        failures_to_quarantine=config.science.failures_to_quarantine,
+    )
+    checkpoint = checkpoint_path(config, NAME)
+
+    def each_batch(decoded: DataFrame, batch_id: int) -> None:
+        began = time.perf_counter()
+        collector.take()  # what an attempt that failed has left
+        # Stored in the pass, then published; a batch is in the ledger only after both.
+        outgoing = decoded.mapInArrow(
+            _enrich(config, f"{config.run}-{batch_id}", collector.accumulator), OUTGOING_SQL
+        )
+        write_messages(outgoing, config.kafka.bootstrap)
+        stats = collector.take()
+        stats.spend("batch", time.perf_counter() - began)
+        ledger.record(
+            NAME,
+            batch_id,
+            batch_ranges(checkpoint, batch_id),
+            stats.counts,
+            {"seconds": stats.seconds, "failures": stats.failures},
+        )
+        for name, (_, reason) in stats.failures.items():
+            quarantine.record_failure(name, versions[name], reason)
+        _LOG.info("batch %d: %s, %s", batch_id, stats.counts, stats.seconds)
+
+    return each_batch
+
+
+def _enrich(
+    config: Config, batch_id: str, accumulator: Any
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return the function that runs in the Python workers."""
+
+    def enrich(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        enricher = enricher_for(config)
+        stats = BatchStats()
+        for batch in batches:
+            yield from enricher.enrich(batch, batch_id=batch_id, stats=stats).to_batches()
+        accumulator.add(stats)
+
+    return enrich
