@@ -1,0 +1,345 @@
+"""One exposure and its template in, diaSources out."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from broker.detection.columns import DIA_SOURCES_WITH_CUTOUTS, dia_source_ids
+from broker.detection.detect import THRESHOLD, Peaks, detect
+from broker.detection.difference import Difference, subtract_template
+from broker.detection.dipole import MIN_SHARE, MIN_SNR, opposite_snr
+from broker.detection.flags import SourceFlag
+from broker.detection.forced import forced_flux
+from broker.detection.measure import Fits, Noise, fit_sources, moments
+from broker.detection.reliability import Evidence, score
+from broker.errors import AlertError
+from broker.imaging.cutout import cut, encode_cutout
+from broker.imaging.image import Image
+from broker.imaging.kernels import F32, F64
+from broker.imaging.mask import MaskPlane
+from broker.imaging.psf import FWHM_PER_SIGMA
+from broker.imaging.templates import Template
+from broker.units import flux_to_mag
+
+
+@dataclass(frozen=True)
+class DiaSettings:
+    """What can be chosen.
+
+    Parameters
+    ----------
+    threshold : float
+        Least absolute S/N of a detection.
+    cutout_px : int
+        Side of the cutouts, odd. [pixel]
+    cell_px : int
+        Cell of the background's mesh. [pixel]
+    model_error : float
+        Relative 1-sigma error of the matched template, beside its noise.
+    max_sources_per_mpix : float
+        With more sources than this, and a hundred, the subtraction has failed.
+    """
+
+    threshold: float = THRESHOLD
+    cutout_px: int = 51
+    cell_px: int = 64
+    model_error: float = 0.01
+    max_sources_per_mpix: float = 2000.0
+
+
+@dataclass(frozen=True)
+class DiaResult:
+    """The diaSources of an exposure.
+
+    Parameters
+    ----------
+    sources : pa.Table
+        Columns of `broker.detection.columns.DIA_SOURCES` and the three cutouts, by identifier.
+    scorecard : dict
+        Numbers and words about the exposure and how well the template fitted.
+    """
+
+    sources: pa.Table
+    scorecard: dict[str, float | int | str] = field(default_factory=dict)
+
+
+def difference_and_detect(
+    image: Image, template: Template, *, settings: DiaSettings | None = None
+) -> DiaResult:
+    """Subtract the template from an exposure, find what changed and measure it.
+
+    Parameters
+    ----------
+    image : Image
+        With its sky, as from `broker.imaging.message.decode_image`.
+    template : Template
+        Of the same band and place.
+    settings : DiaSettings, optional
+
+    Returns
+    -------
+    DiaResult
+        The same bytes for the same input.
+
+    Raises
+    ------
+    AlertError
+        If the exposure cannot be used: all masked, without noise or stars that match, or with so
+        many differences that the subtraction must have failed.
+    """
+    chosen = settings or DiaSettings()
+    if image.band != template.image.band:
+        raise AlertError(
+            f"the exposure is of band {image.band}, the template of {template.image.band}"
+        )
+    difference = subtract_template(
+        image, template, cell_px=chosen.cell_px, model_error=chosen.model_error
+    )
+    peaks = detect(
+        difference.pixels,
+        difference.detection_variance,
+        psf_sigma=difference.filter_sigma,
+        unusable=difference.unusable,
+        threshold=chosen.threshold,
+    )
+    most = max(100.0, chosen.max_sources_per_mpix * difference.pixels.size / 1e6)
+    if len(peaks) > most:
+        raise AlertError(
+            f"the difference has {len(peaks)} sources, more than {most:.0f}: the template does not "
+            "match",
+            nSources=len(peaks),
+        )
+    sources = _measure(difference, peaks, template.version, chosen)
+    scorecard = difference.scorecard | {
+        "limitingMag": _limiting_mag(difference),
+        "nSources": len(peaks),
+        "nReliable": int(np.count_nonzero(sources["reliability"].to_numpy() >= 0.5)),
+    }
+    return DiaResult(sources, scorecard)
+
+
+def _measure(difference: Difference, peaks: Peaks, version: str, settings: DiaSettings) -> pa.Table:
+    noise = Noise(difference.science.gain / difference.poisson_share, difference.floor)
+    fits = fit_sources(
+        difference.pixels,
+        difference.variance,
+        peaks.x,
+        peaks.y,
+        psf_sigma=difference.psf_sigma,
+        noise=noise,
+        unusable=difference.unusable,
+    )
+    columns = _identity(difference, peaks, version)
+    columns |= _positions(difference, fits)
+    columns |= _fluxes(difference, peaks, fits)
+    columns |= _judgement(difference, peaks, fits, columns)
+    columns |= _cutouts(difference, peaks, settings.cutout_px)
+    table = pa.Table.from_pydict(
+        {f.name: pa.array(columns[f.name], f.type) for f in DIA_SOURCES_WITH_CUTOUTS},
+        schema=DIA_SOURCES_WITH_CUTOUTS,
+    )
+    return table
+
+
+def _identity(difference: Difference, peaks: Peaks, version: str) -> dict[str, Any]:
+    image, n = difference.science, len(peaks)
+    pixel = peaks.y.astype(np.int64) * image.shape[1] + peaks.x
+    return {
+        "diaSourceId": dia_source_ids(image.visit, image.detector, pixel),
+        "visit": np.full(n, image.visit),
+        "detector": np.full(n, image.detector),
+        "band": [image.band] * n,
+        "midpointMjdTai": np.full(n, image.midpoint_mjd_tai),
+        "zeroPoint": np.full(n, image.zero_point),
+        "limitingMag": np.full(n, _limiting_mag(difference)),
+        "templateVersion": [version] * n,
+    }
+
+
+def _limiting_mag(difference: Difference) -> float:
+    area = 4.0 * np.pi * difference.psf_sigma**2
+    counts = 5.0 * np.sqrt(area * float(np.median(difference.variance)))
+    return float(flux_to_mag(counts * difference.science.flux_per_count))
+
+
+def _positions(difference: Difference, fits: Fits) -> dict[str, Any]:
+    wcs = difference.science.wcs
+    ra, dec = wcs.pixel_to_sky(fits.x, fits.y)
+    (a, b), (c, d) = wcs.cd
+    # A peak's pixel, where the fit failed, is good to half a pixel or so.
+    scale = difference.position_error_scale
+    x_err = np.where(fits.failed, 1.0, np.minimum(fits.x_err * scale, 3.0))
+    y_err = np.where(fits.failed, 1.0, np.minimum(fits.y_err * scale, 3.0))
+    return {
+        "x": fits.x,
+        "y": fits.y,
+        "ra": ra,
+        "dec": dec,
+        "raErr": np.hypot(a * x_err, b * y_err),
+        "decErr": np.hypot(c * x_err, d * y_err),
+    }
+
+
+def _fluxes(difference: Difference, peaks: Peaks, fits: Fits) -> dict[str, Any]:
+    science, template = difference.science, difference.template
+    unit = science.flux_per_count
+    light = difference.star_light / np.float32(science.gain)
+    t_flux, t_err = forced_flux(
+        template.pixels,
+        template.variance + light / _visits(template),
+        fits.x,
+        fits.y,
+        psf_sigma=template.psf.sigma,
+        unusable=difference.unusable,
+    )
+    s_flux, s_err = forced_flux(
+        science.pixels,
+        science.variance + light,
+        fits.x,
+        fits.y,
+        psf_sigma=science.psf.sigma,
+        unusable=difference.unusable,
+    )
+    finite = np.isfinite(fits.flux_err)
+    return {
+        "psfFlux": np.where(finite, fits.flux, peaks.flux) * unit,
+        "psfFluxErr": np.where(finite, fits.flux_err, np.abs(peaks.flux / peaks.snr)) * unit,
+        "snr": np.abs(peaks.snr),
+        "psfChi2": fits.chi2,
+        "templateFlux": _or_null(t_flux * unit),
+        "templateFluxErr": _or_null(t_err * unit),
+        "scienceFlux": _or_null(s_flux * unit),
+        "scienceFluxErr": _or_null(s_err * unit),
+        "isNegative": peaks.snr < 0.0,
+    }
+
+
+def _visits(template: Image) -> np.float32:
+    return np.float32(template.meta.get("nVisits", 1))
+
+
+def _or_null(values: F64) -> Any:
+    return pa.array(values.astype(np.float32), from_pandas=True)
+
+
+def _judgement(
+    difference: Difference, peaks: Peaks, fits: Fits, columns: dict[str, Any]
+) -> dict[str, Any]:
+    sign = np.where(peaks.snr < 0.0, -1.0, 1.0)
+    fwhm, elongation = moments(
+        difference.pixels,
+        fits.x,
+        fits.y,
+        sign,
+        psf_sigma=difference.psf_sigma,
+        unusable=difference.unusable,
+    )
+    opposite = opposite_snr(
+        difference.pixels,
+        difference.variance,
+        fits,
+        psf_sigma=difference.psf_sigma,
+        unusable=difference.unusable,
+    )
+    snr = np.abs(peaks.snr).astype(np.float64)
+    is_dipole = (opposite >= MIN_SNR) & (opposite >= MIN_SHARE * snr)
+    flags = _flags(difference, peaks, fits) | np.where(is_dipole, int(SourceFlag.DIPOLE), 0)
+    template_flux = columns["templateFlux"].to_numpy(zero_copy_only=False).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.abs(template_flux / columns["psfFlux"])
+    evidence = Evidence(
+        snr,
+        fits.chi2,
+        _peak_excess(difference, peaks, fits),
+        opposite,
+        fits.usable,
+        _star_share(difference)[peaks.y, peaks.x].astype(np.float64),
+        ratio,
+        fwhm / (FWHM_PER_SIGMA * difference.psf_sigma),
+        elongation,
+        fits.failed.astype(np.float64),
+    )
+    return {
+        "reliability": score(evidence),
+        "isDipole": is_dipole,
+        "flags": flags,
+        "fwhm": _or_null(fwhm * difference.science.wcs.scale_arcsec),
+        "elongation": _or_null(elongation),
+    }
+
+
+def _star_share(difference: Difference) -> F32:
+    return 1.0 - np.float32(difference.floor) / np.maximum(difference.variance, difference.floor)
+
+
+def _peak_excess(difference: Difference, peaks: Peaks, fits: Fits) -> F64:
+    """Return how far the peak pixel is above the fitted PSF, in sigma, shape (n_sources,)."""
+    from scipy.special import erf
+
+    def share(offset: F64) -> F64:
+        edge = np.stack([offset - 0.5, offset + 0.5]) / (np.sqrt(2.0) * difference.psf_sigma)
+        return 0.5 * np.diff(erf(edge), axis=0)[0]
+
+    expected = fits.flux * share(peaks.x - fits.x) * share(peaks.y - fits.y)
+    variance = difference.variance[peaks.y, peaks.x] + np.abs(expected) / difference.science.gain
+    excess = (difference.pixels[peaks.y, peaks.x] - expected) / np.sqrt(variance)
+    return np.asarray(excess * np.sign(peaks.snr), np.float64)
+
+
+def _flags(difference: Difference, peaks: Peaks, fits: Fits) -> Any:
+    science, template = difference.science, difference.template
+    half = int(np.ceil(2.0 * difference.psf_sigma))
+    flags = np.where(fits.failed, int(SourceFlag.CENTROID_FAILED), 0)
+    planes = (
+        (science, MaskPlane.EDGE, SourceFlag.EDGE),
+        (science, MaskPlane.SATURATED, SourceFlag.SATURATED),
+        (science, MaskPlane.BAD, SourceFlag.BAD),
+        (science, MaskPlane.COSMIC_RAY, SourceFlag.COSMIC_RAY),
+        (template, MaskPlane.NO_DATA, SourceFlag.NO_TEMPLATE_DATA),
+        (template, MaskPlane.SATURATED, SourceFlag.SATURATED_TEMPLATE),
+    )
+    for image, plane, flag in planes:
+        near = [
+            bool(
+                np.any(
+                    image.mask[max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
+                    & np.uint16(plane)
+                )
+            )
+            for x, y in zip(peaks.x, peaks.y, strict=True)
+        ]
+        flags |= np.where(np.array(near, bool), int(flag), 0)
+    bright = _star_share(difference)[peaks.y, peaks.x] > 0.5
+    flags |= np.where(bright, int(SourceFlag.BRIGHT_STAR_NEAR), 0)
+    flags |= np.where(_has_neighbour(difference, peaks), int(SourceFlag.NEIGHBOUR_NEAR), 0)
+    poor = difference.kernel.n_stars == 0 or not difference.kernel.chi2 < 2.0
+    return flags | (int(SourceFlag.POOR_SUBTRACTION) if poor else 0)
+
+
+def _has_neighbour(difference: Difference, peaks: Peaks) -> Any:
+    from scipy.spatial import cKDTree
+
+    if len(peaks) == 0:
+        return np.zeros(0, bool)
+    places = np.column_stack([peaks.x, peaks.y])
+    reach = 3.0 * FWHM_PER_SIGMA * difference.psf_sigma
+    return cKDTree(places).query_ball_point(places, reach, return_length=True) > 1
+
+
+def _cutouts(difference: Difference, peaks: Peaks, size: int) -> dict[str, Any]:
+    science, template = difference.science, difference.template
+    noise = float(np.sqrt(np.median(science.variance)))
+    deep = float(np.sqrt(np.median(template.variance[template.variance > 0.0])))
+    planes = (
+        ("cutoutScience", science.pixels, noise),
+        ("cutoutTemplate", template.pixels, deep),
+        ("cutoutDifference", difference.pixels, noise),
+    )
+    made: dict[str, Any] = {name: [] for name, _, _ in planes}
+    for x, y in zip(peaks.x.tolist(), peaks.y.tolist(), strict=True):
+        wcs = science.wcs.shifted(x - size // 2, y - size // 2)
+        for name, pixels, sigma in planes:
+            made[name].append(encode_cutout(cut(pixels, x, y, size), wcs=wcs, sigma=sigma))
+    return made

@@ -1,0 +1,150 @@
+"""Several exposures of a place as one deep image: a template."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from broker.errors import AlertError
+from broker.imaging.background import fit_background
+from broker.imaging.image import Calibration, Image
+from broker.imaging.kernels import F32, compiled, grow
+from broker.imaging.mask import UNUSABLE, MaskPlane
+from broker.imaging.psf import GaussianPsf
+from broker.imaging.warp import warp
+from broker.imaging.wcs import Wcs
+
+CLIP_SIGMAS = 4.0
+"""A pixel further than this from the median of its stack is left out (three images or more)."""
+
+CLIP_SHARE = 0.3
+"""The clip is also never nearer than this share of the median: seeing differs between exposures,
+so the cores of stars do."""
+
+
+def coadd(images: Sequence[Image], wcs: Wcs, shape: tuple[int, int]) -> Image:
+    """Return the clipped, inverse-variance weighted mean of images of one band.
+
+    Parameters
+    ----------
+    images : sequence of Image
+        One band; with their sky, which is subtracted here.
+    wcs : Wcs
+        Of the result.
+    shape : (int, int)
+        Of the result: (ny, nx).
+
+    Returns
+    -------
+    Image
+        Background-subtracted, with the zero point of the first image. `visit` is 0, the exposure
+        time the sum, the midpoint the mean. Its variance is that of the sky's noise, of images
+        with that noise at the scale of a PSF (see `broker.imaging.warp`). Pixels that no image
+        covers are `NO_DATA`; those seen only by saturated images keep `SATURATED`.
+
+    Raises
+    ------
+    AlertError
+        If there is no image, or they are of several bands.
+    """
+    if not images:
+        raise AlertError("a template needs at least one image")
+    bands = {image.band for image in images}
+    if len(bands) > 1:
+        raise AlertError(f"a template is of one band; these images are of {sorted(bands)}")
+    reference = images[0].zero_point
+    stack, variances, masks, sigmas = [], [], [], []
+    for image in images:
+        moved = warp(_without_sky(image), wcs, shape)
+        scale = np.float32(10.0 ** (0.4 * (reference - image.zero_point)))
+        stack.append(moved.pixels * scale)
+        variances.append(_plane_level(moved) * float(scale) ** 2)
+        masks.append(moved.mask)
+        sigmas.append(moved.psf.sigma)
+    pixels, variance, mask = _combine(
+        np.stack(stack),
+        np.array(variances, np.float32),
+        np.stack(masks),
+        np.uint16(UNUSABLE),
+        np.uint16(MaskPlane.NO_DATA),
+        np.uint16(MaskPlane.SATURATED),
+    )
+    weights = 1.0 / np.array(variances)
+    # The mean of Gaussians is nearly the Gaussian of the mean variance, for seeing within 20 %.
+    sigma = float(np.sqrt(np.average(np.square(sigmas), weights=weights)))
+    return Image(
+        pixels,
+        variance,
+        mask,
+        wcs,
+        GaussianPsf(sigma),
+        _calibration(images, reference),
+        {"nVisits": len(images)},
+    )
+
+
+def _without_sky(image: Image) -> Image:
+    unusable = image.is_masked(UNUSABLE)
+    sky = fit_background(image.pixels, unusable=unusable, psf_sigma=image.psf.sigma)
+    pixels = np.where(unusable, np.float32(0.0), image.pixels - sky.level)
+    # A spline spreads a bad pixel over its neighbours.
+    near = grow(image.is_masked(UNUSABLE & ~MaskPlane.SATURATED), 1)
+    mask = image.mask | np.where(near, np.uint16(MaskPlane.BAD), np.uint16(0))
+    saturated = image.is_masked(MaskPlane.SATURATED)
+    mask |= np.where(grow(saturated, 2), np.uint16(MaskPlane.SATURATED), np.uint16(0))
+    variance = np.full_like(pixels, sky.sigma**2)
+    return replace(image, pixels=pixels, variance=variance, mask=mask)
+
+
+def _plane_level(image: Image) -> float:
+    inside = image.variance[~image.is_masked(MaskPlane.NO_DATA)]
+    return float(inside[0]) if inside.size else float("inf")
+
+
+def _calibration(images: Sequence[Image], zero_point: float) -> Calibration:
+    first = images[0].calibration
+    return replace(
+        first,
+        visit=0,
+        midpoint_mjd_tai=float(np.mean([i.midpoint_mjd_tai for i in images])),
+        exposure_s=float(sum(i.exposure_s for i in images)),
+        zero_point=zero_point,
+    )
+
+
+@compiled
+def _combine(
+    stack: Any, variances: F32, masks: Any, unusable: int, no_data: int, saturated: int
+) -> tuple[F32, F32, Any]:
+    n, ny, nx = stack.shape
+    pixels = np.zeros((ny, nx), np.float32)
+    variance = np.zeros((ny, nx), np.float32)
+    mask = np.zeros((ny, nx), np.uint16)
+    values = np.empty(n, np.float32)
+    for y in range(ny):
+        for x in range(nx):
+            count, seen = 0, 0
+            for k in range(n):
+                seen |= masks[k, y, x]
+                if masks[k, y, x] & unusable == 0:
+                    values[count] = stack[k, y, x]
+                    count += 1
+            if count == 0:
+                mask[y, x] = no_data | (seen & saturated)
+                continue
+            middle = np.median(values[:count])
+            total, weight = 0.0, 0.0
+            for k in range(n):
+                if masks[k, y, x] & unusable:
+                    continue
+                reach = np.sqrt(variances[k]) * CLIP_SIGMAS + CLIP_SHARE * abs(middle)
+                if count < 3 or abs(stack[k, y, x] - middle) <= reach:
+                    total += stack[k, y, x] / variances[k]
+                    weight += 1.0 / variances[k]
+            if weight == 0.0:
+                mask[y, x] = no_data
+                continue
+            pixels[y, x] = total / weight
+            variance[y, x] = 1.0 / weight
+    return pixels, variance, mask

@@ -1,0 +1,230 @@
+"""Cutouts as small FITS files: 16-bit at an eighth of the noise, compressed by a fast gzip.
+
+A 63 x 63 cutout takes 4 kB and some 50 µs, a third and a fifteenth of gzipped float32, and costs
+0.04 sigma of a PSF flux: quantised noise stays noise as long as the step is below a quarter sigma
+(Pence, Seaman & White 2009, PASP 121 414). Any FITS reader reads them.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from broker.errors import AlertError
+from broker.imaging.wcs import Wcs
+
+BLOCK = 2880
+CARD = 80
+BLANK = -32768
+"""The integer that stands for a pixel without a value."""
+
+STEPS_PER_SIGMA = 8.0
+
+_SKY_AT = 128
+_MAX_STEPS = 32000
+_GZIP = 31
+_GZIP_OR_ZLIB = 47
+_MAX_HEADER_BLOCKS = 64
+_MAX_BYTES = 1 << 26
+_DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_WCS_NUMBERS = ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2")
+_WCS_WORDS = ("CTYPE1", "CTYPE2", "CUNIT1", "CUNIT2", "RADESYS")
+
+F32 = NDArray[np.float32]
+
+
+def cut(pixels: F32, x: int, y: int, size: int, *, fill: float = np.nan) -> F32:
+    """Return the square of `size` pixels around pixel (x, y); outside the image is `fill`.
+
+    Parameters
+    ----------
+    pixels : NDArray[np.float32], shape (ny, nx)
+    x, y : int
+    size : int
+        Odd.
+    """
+    half = size // 2
+    ny, nx = pixels.shape
+    out = np.full((size, size), fill, np.float32)
+    low_y, high_y = max(0, y - half), min(ny, y + half + 1)
+    low_x, high_x = max(0, x - half), min(nx, x + half + 1)
+    if low_y < high_y and low_x < high_x:
+        part = pixels[low_y:high_y, low_x:high_x]
+        out[low_y - y + half : high_y - y + half, low_x - x + half : high_x - x + half] = part
+    return out
+
+
+def encode_cutout(
+    pixels: F32, *, wcs: Wcs | None = None, sigma: float | None = None, lossless: bool = False
+) -> bytes:
+    """Return a gzipped FITS file with one image.
+
+    Parameters
+    ----------
+    pixels : NDArray[np.float32], shape (ny, nx)
+        NaN where there is no value.
+    wcs : Wcs, optional
+        Of the cutout's own pixels.
+    sigma : float, optional
+        Noise of a pixel; measured if not given. The step is an eighth of it, or more where the
+        range would not fit into 16 bits.
+    lossless : bool
+        Keep float32 as it is: 14 kB.
+    """
+    if lossless:
+        data, scale, zero = pixels.astype(">f4").tobytes(), 1.0, 0.0
+        cards = _shape_cards(-32, pixels.shape)
+    else:
+        integers, scale, zero = _quantise(pixels, sigma)
+        data = integers.tobytes()
+        cards = _shape_cards(16, pixels.shape) + (
+            f"BLANK   = {BLANK:>20d}".ljust(CARD)
+            + _number("BSCALE", scale)
+            + _number("BZERO", zero)
+        )
+    if wcs is not None:
+        cards += _wcs_cards(wcs)
+    header = (cards + "END").encode("ascii")
+    header += b" " * (-len(header) % BLOCK)
+    body = header + data + bytes(-len(data) % BLOCK)
+    compressed: bytes = isal_zlib.compress(body, 1, _GZIP)
+    return compressed
+
+
+def _quantise(pixels: F32, sigma: float | None) -> tuple[NDArray[np.int16], float, float]:
+    """Return integers, step and zero; the sky lies at 128, so its high bytes are all 0."""
+    missing = ~np.isfinite(pixels)
+    any_missing = bool(missing.any())
+    known = pixels[~missing] if any_missing else pixels.ravel()
+    if known.size == 0:
+        return np.full(pixels.shape, BLANK, ">i2"), 1.0, 0.0
+    sample = known[:: max(1, known.size // 256)]
+    middle = float(np.median(sample))
+    if sigma is None:
+        sigma = 1.4826 * float(np.median(np.abs(sample - np.float32(middle))))
+    reach = max(float(known.max()) - middle, middle - float(known.min()))
+    scale = float(np.float32(max(sigma / STEPS_PER_SIGMA, reach / _MAX_STEPS))) or 1.0
+    zero = float(np.float32(middle - _SKY_AT * scale))
+    steps = np.rint((pixels - np.float32(zero)) * np.float32(1.0 / scale))
+    if any_missing:
+        steps[missing] = BLANK
+    return steps.astype(">i2"), scale, zero
+
+
+def _shape_cards(bitpix: int, shape: tuple[int, ...]) -> str:
+    ny, nx = shape
+    values = (("BITPIX", bitpix), ("NAXIS", 2), ("NAXIS1", nx), ("NAXIS2", ny))
+    first = "SIMPLE  =                    T".ljust(CARD)
+    return first + "".join(f"{name:<8}= {value:>20d}".ljust(CARD) for name, value in values)
+
+
+def _number(name: str, value: float) -> str:
+    short = f"{value!r:>20}".replace("e", "E")
+    text = short if len(short) == 20 else f"{value:>20.13E}"
+    return f"{name:<8}= {text}".ljust(CARD)
+
+
+def _wcs_cards(wcs: Wcs) -> str:
+    header = wcs.header()
+    words = [f"{name:<8}= '{header[name]:<8}'".ljust(CARD) for name in _WCS_WORDS]
+    return "".join(words) + "".join(_number(name, float(header[name])) for name in _WCS_NUMBERS)
+
+
+def decode_cutout(data: bytes) -> F32:
+    """Return the first image of a FITS file, gzipped or plain, of whatever number type.
+
+    Parameters
+    ----------
+    data : bytes
+        As packets carry them: our own, ZTF's gzipped FITS, Rubin's plain FITS with several parts.
+
+    Returns
+    -------
+    NDArray[np.float32], shape (ny, nx)
+        NaN where there is no value.
+
+    Raises
+    ------
+    AlertError
+        If it is not a whole FITS file with an image.
+    """
+    if data[:2] == b"\x1f\x8b":
+        data = _decompress(data)
+    at = 0
+    while at < len(data):
+        header, at = _read_header(data, at)
+        shape = tuple(int(header[f"NAXIS{i}"]) for i in range(int(header.get("NAXIS", 0)), 0, -1))
+        bitpix = int(header.get("BITPIX", 0))
+        if bitpix not in _DTYPES:
+            raise AlertError(f"the cutout's BITPIX is {bitpix}; it must be one of {list(_DTYPES)}")
+        count = math.prod(shape) if shape else 0
+        size = count * abs(bitpix) // 8
+        if at + size > len(data) or size < 0:
+            raise AlertError(f"the cutout is truncated: {len(data) - at} bytes of {size}")
+        is_image = header.get("XTENSION", "IMAGE") == "IMAGE"
+        if is_image and count:
+            return _to_float(data, at, shape, bitpix, header)
+        extra = int(header.get("PCOUNT", 0)) * abs(bitpix) // 8
+        at += (size + extra + BLOCK - 1) // BLOCK * BLOCK
+    raise AlertError("the cutout's file has no image")
+
+
+def _decompress(data: bytes) -> bytes:
+    try:
+        engine = isal_zlib.decompressobj(_GZIP_OR_ZLIB)
+        plain: bytes = engine.decompress(data, _MAX_BYTES)
+    except isal_zlib.error as error:
+        raise AlertError(f"the cutout cannot be unpacked: {error}") from error
+    if not engine.eof:
+        raise AlertError("the cutout's compressed data is truncated, or larger than 64 MB")
+    return plain
+
+
+def _read_header(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+    """Return the keywords of the header at a byte, and where its data begins."""
+    if data[at : at + 6] != b"SIMPLE" and data[at : at + 8] != b"XTENSION":
+        raise AlertError("the cutout is not FITS: no header begins where one must")
+    header: dict[str, Any] = {}
+    limit = min(len(data), at + _MAX_HEADER_BLOCKS * BLOCK)
+    for card_at in range(at, limit, CARD):
+        card = data[card_at : card_at + CARD]
+        key = card[:8].rstrip()
+        if key == b"END":
+            return header, at + (card_at - at) // BLOCK * BLOCK + BLOCK
+        if card[8:10] == b"= " and key[:5] in _WANTED:
+            header[key.decode("latin-1")] = _value(card[10:])
+    raise AlertError("the cutout's FITS header has no end")
+
+
+_WANTED = (b"SIMPL", b"XTENS", b"BITPI", b"NAXIS", b"PCOUN", b"BSCAL", b"BZERO", b"BLANK")
+
+
+def _value(field: bytes) -> Any:
+    text = field.decode("latin-1").strip()
+    if text.startswith("'"):
+        return text[1:].split("'")[0].rstrip()
+    text = text.split("/")[0].strip()
+    if text in ("T", "F"):
+        return text == "T"
+    try:
+        return float(text) if any(c in text for c in ".EDed") else int(text)
+    except ValueError as error:
+        raise AlertError(f"the cutout's header has {text!r} for a number") from error
+
+
+def _to_float(
+    data: bytes, at: int, shape: tuple[int, ...], bitpix: int, header: dict[str, Any]
+) -> F32:
+    raw = np.frombuffer(data, _DTYPES[bitpix], math.prod(shape), at)
+    image = raw.astype(np.float32)
+    scale, zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
+    if (scale, zero) != (1.0, 0.0):
+        image = image * np.float32(scale) + np.float32(zero)
+    if bitpix > 0 and "BLANK" in header:
+        image[raw == header["BLANK"]] = np.nan
+    if len(shape) < 2:
+        raise AlertError(f"the cutout has {len(shape)} axis; an image has two")
+    result: F32 = image.reshape(-1, shape[-2], shape[-1])[0]
+    return result

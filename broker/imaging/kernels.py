@@ -1,0 +1,290 @@
+"""The compiled loops that several image modules share.
+
+All work on float32 arrays of shape (ny, nx), row by row, so that the compiler can use vector
+instructions along x. They know nothing of units. `fastmath` is on: NaN must not come in, bad
+pixels are marked in a mask and zeroed by the caller. Compiled code is cached on disk.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Mask = NDArray[np.uint16]
+Bools = NDArray[np.bool_]
+
+SPLINE_POLE = math.sqrt(3.0) - 2.0
+"""Pole of the cubic B-spline prefilter (Unser, Aldroubi & Eden 1993, part II, table I)."""
+
+compiled: Any = njit(cache=True, fastmath=True, nogil=True)
+
+
+def gaussian_taps(sigma: float, radius: int) -> tuple[Any, ...]:
+    """Return half of a symmetric Gaussian filter, the centre first.
+
+    Parameters
+    ----------
+    sigma : float
+        Width of the Gaussian, integrated over each pixel. [pixel]
+    radius : int
+        The filter has 2 radius + 1 taps; it is not normalised after cutting.
+
+    Returns
+    -------
+    tuple of np.float32, length radius + 1
+        A tuple, since its length is then known to the compiler.
+    """
+    scale = 1.0 / (sigma * math.sqrt(2.0))
+    edges = [0.5 * math.erf((i - 0.5) * scale) for i in range(radius + 2)]
+    return tuple(np.float32(edges[i + 1] - edges[i]) for i in range(radius + 1))
+
+
+@compiled
+def convolve_symmetric(image: F32, taps: tuple[Any, ...]) -> F32:
+    """Convolve with a separable symmetric filter; outside the image is zero.
+
+    Parameters
+    ----------
+    image : NDArray[np.float32], shape (ny, nx)
+    taps : tuple of np.float32
+        Half of the filter, the same along both axes, as from `gaussian_taps`.
+    """
+    ny, nx = image.shape
+    radius = len(taps) - 1
+    out = np.empty((ny, nx), np.float32)
+    row = np.zeros(nx + 2 * radius, np.float32)
+    for y in range(ny):
+        for x in range(nx):
+            row[x + radius] = taps[0] * image[y, x]
+        for i in range(1, radius + 1):
+            if y >= i:
+                for x in range(nx):
+                    row[x + radius] += taps[i] * image[y - i, x]
+            if y + i < ny:
+                for x in range(nx):
+                    row[x + radius] += taps[i] * image[y + i, x]
+        for x in range(nx):
+            total = taps[0] * row[x + radius]
+            for i in range(1, radius + 1):
+                total += taps[i] * (row[x + radius - i] + row[x + radius + i])
+            out[y, x] = total
+    return out
+
+
+@compiled
+def convolve_columns(image: F32, taps: F32) -> F32:
+    """Convolve along y with any odd filter, out[y] = sum of taps[j] image[y - (j - radius)]."""
+    ny, nx = image.shape
+    radius = taps.size // 2
+    out = np.zeros((ny, nx), np.float32)
+    for y in range(ny):
+        for j in range(taps.size):
+            source = y - (j - radius)
+            if 0 <= source < ny and taps[j] != 0.0:
+                tap = taps[j]
+                for x in range(nx):
+                    out[y, x] += tap * image[source, x]
+    return out
+
+
+@compiled
+def add_convolved_rows(out: F32, image: F32, taps: F32, run: int) -> None:
+    """Convolve along x with a filter that changes along the image, and add to `out`.
+
+    Parameters
+    ----------
+    out, image : NDArray[np.float32], shape (ny, nx)
+    taps : NDArray[np.float32], shape (n_bands, n_runs, n_taps)
+        The filter of each run of `run` pixels in each band of `run` rows.
+    run : int
+        Length of a run. [pixel]
+    """
+    ny, nx = image.shape
+    n_taps = taps.shape[2]
+    radius = n_taps // 2
+    row = np.zeros(nx + 2 * radius, np.float32)
+    for y in range(ny):
+        for x in range(nx):
+            row[x + radius] = image[y, x]
+        for k in range(taps.shape[1]):
+            first = k * run
+            last = min(nx, first + run)
+            for j in range(n_taps):
+                tap = taps[y // run, k, j]
+                shift = 2 * radius - j
+                for x in range(first, last):
+                    out[y, x] += tap * row[x + shift]
+
+
+@compiled
+def _prefilter_columns(data: F32) -> None:
+    # Causal, then anticausal recursion along y, all columns at once; mirror boundaries, cut where
+    # the pole's power falls below float32's precision.
+    ny, nx = data.shape
+    pole = np.float32(SPLINE_POLE)
+    horizon = min(12, ny - 1)
+    first = data[0].copy()
+    power = pole
+    for y in range(1, horizon + 1):
+        for x in range(nx):
+            first[x] += power * data[y, x]
+        power *= pole
+    for x in range(nx):
+        data[0, x] = np.float32(6.0) * first[x]
+    for y in range(1, ny):
+        for x in range(nx):
+            data[y, x] = np.float32(6.0) * data[y, x] + pole * data[y - 1, x]
+    scale = pole / (pole * pole - np.float32(1.0))
+    for x in range(nx):
+        data[ny - 1, x] = scale * (data[ny - 1, x] + pole * data[ny - 2, x])
+    for y in range(ny - 2, -1, -1):
+        for x in range(nx):
+            data[y, x] = pole * (data[y + 1, x] - data[y, x])
+
+
+def spline_coefficients(image: F32) -> F32:
+    """Return the cubic B-spline coefficients of an image, mirrored at its borders.
+
+    Parameters
+    ----------
+    image : NDArray[np.float32], shape (ny, nx), both at least 2
+
+    Notes
+    -----
+    Unser, Aldroubi & Eden 1993, IEEE Trans. Signal Proc. 41, 834, equation 2.5.
+    """
+    data = np.array(image, dtype=np.float32, order="C")
+    _prefilter_columns(data)
+    turned = np.ascontiguousarray(data.T)
+    _prefilter_columns(turned)
+    return np.ascontiguousarray(turned.T)
+
+
+@compiled
+def interpolate_grid(grid_y: F64, grid_x: F64, step: int, y: int, nx: int, out: F64) -> None:
+    """Fill one row of coordinates from a coarse grid, linearly.
+
+    Parameters
+    ----------
+    grid_y, grid_x : NDArray[np.float64], shape (n_rows, n_columns)
+        Coordinates at pixels (row * step, column * step).
+    step : int
+        Distance of the grid's points. [pixel]
+    y : int
+        The row wanted.
+    nx : int
+        Its length.
+    out : NDArray[np.float64], shape (2, nx)
+        Filled with y and x.
+    """
+    j = y // step
+    v = (y - j * step) / step
+    for x in range(nx):
+        i = x // step
+        u = (x - i * step) / step
+        a, b = (1.0 - v) * (1.0 - u), (1.0 - v) * u
+        c, d = v * (1.0 - u), v * u
+        out[0, x] = (
+            a * grid_y[j, i]
+            + b * grid_y[j, i + 1]
+            + c * grid_y[j + 1, i]
+            + d * grid_y[j + 1, i + 1]
+        )
+        out[1, x] = (
+            a * grid_x[j, i]
+            + b * grid_x[j, i + 1]
+            + c * grid_x[j + 1, i]
+            + d * grid_x[j + 1, i + 1]
+        )
+
+
+@compiled
+def _cubic_weights(u: float) -> tuple[float, float, float, float]:
+    # Values of the cubic B-spline at distances 1 + u, u, 1 - u, 2 - u.
+    v = 1.0 - u
+    w0 = v * v * v / 6.0
+    w1 = 2.0 / 3.0 - 0.5 * u * u * (2.0 - u)
+    w2 = 2.0 / 3.0 - 0.5 * v * v * (2.0 - v)
+    return w0, w1, w2, u * u * u / 6.0
+
+
+@compiled
+def warp_planes(
+    coefficients: F32,
+    variance: F32,
+    mask: Mask,
+    grid_y: F64,
+    grid_x: F64,
+    step: int,
+    no_data: int,
+    out: F32,
+    out_variance: F32,
+    out_mask: Mask,
+) -> None:
+    """Evaluate a spline, a variance plane and a mask at the coordinates of a coarse grid.
+
+    Parameters
+    ----------
+    coefficients, variance : NDArray[np.float32], shape (ny, nx)
+        Of the source image; `coefficients` from `spline_coefficients`.
+    mask : NDArray[np.uint16], shape (ny, nx)
+        Its mask; the output has the bits of the four nearest pixels.
+    grid_y, grid_x, step
+        Where each output pixel lies in the source image, see `interpolate_grid`.
+    no_data : int
+        Bit that is set, with value and variance 0, where the spline's 4 x 4 pixels are not all
+        inside the source image.
+    out, out_variance, out_mask : NDArray, shape (n_rows, n_columns)
+        Filled.
+    """
+    ny, nx = coefficients.shape
+    rows, columns = out.shape
+    place = np.empty((2, columns), np.float64)
+    for y in range(rows):
+        interpolate_grid(grid_y, grid_x, step, y, columns, place)
+        for x in range(columns):
+            fy, fx = math.floor(place[0, x]), math.floor(place[1, x])
+            j, i = int(fy), int(fx)
+            if j < 1 or i < 1 or j > ny - 3 or i > nx - 3:
+                out[y, x] = 0.0
+                out_variance[y, x] = 0.0
+                out_mask[y, x] = no_data
+                continue
+            u, v = np.float32(place[1, x] - fx), np.float32(place[0, x] - fy)
+            a0, a1, a2, a3 = _cubic_weights(u)
+            b = _cubic_weights(v)
+            total = np.float32(0.0)
+            for k in range(4):
+                r = coefficients[j - 1 + k]
+                total += np.float32(b[k]) * np.float32(
+                    a0 * r[i - 1] + a1 * r[i] + a2 * r[i + 1] + a3 * r[i + 2]
+                )
+            out[y, x] = total
+            below = (1.0 - u) * variance[j, i] + u * variance[j, i + 1]
+            above = (1.0 - u) * variance[j + 1, i] + u * variance[j + 1, i + 1]
+            out_variance[y, x] = (1.0 - v) * below + v * above
+            out_mask[y, x] = mask[j, i] | mask[j, i + 1] | mask[j + 1, i] | mask[j + 1, i + 1]
+
+
+@compiled
+def grow(marked: Bools, radius: int) -> Bools:
+    """Return the pixels within a square of 2 radius + 1 around any marked pixel."""
+    ny, nx = marked.shape
+    wide = np.zeros((ny, nx), np.bool_)
+    for y in range(ny):
+        reach = -1
+        for x in range(nx + radius):
+            if x < nx and marked[y, x]:
+                reach = x + 2 * radius
+            if x >= radius and x <= reach:
+                wide[y, x - radius] = True
+    out = np.zeros((ny, nx), np.bool_)
+    for y in range(ny):
+        for k in range(max(0, y - radius), min(ny, y + radius + 1)):
+            for x in range(nx):
+                out[y, x] |= wide[k, x]
+    return out

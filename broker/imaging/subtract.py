@@ -1,0 +1,377 @@
+"""Difference of two images whose seeing differs: the Alard-Lupton method.
+
+A kernel, a sum of Gaussians times polynomials whose coefficients vary over the image, is fitted
+so that the sharper image, convolved, equals the other (Alard & Lupton 1998, ApJ 503 325; Alard
+2000, A&AS 144 363). The kernel's sum is the ratio of the flux scales and the same everywhere. Of
+several orders and bases, the one with the least Bayesian information criterion is taken: few
+stars, or a PSF that does not vary, must not buy noise with freedom.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.errors import AlertError
+from broker.imaging.kernels import F32, Bools, add_convolved_rows, convolve_columns
+
+F64 = NDArray[np.float64]
+
+RUN_PX = 32
+"""The kernel is constant over squares of this side. [pixel]"""
+
+STAMP_HALF = 9
+REJECT_CHI2 = 2.5
+"""A star whose chi-square per pixel is this many times the median's is left out: a variable."""
+
+_MAX_ORDER = 2
+_CONDITION = 1e-9
+_MIN_SIGMAS = (0.75, 1.5)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The terms that a kernel is made of; term t is the product of one filter along each axis.
+
+    Parameters
+    ----------
+    filters : NDArray[np.float64], shape (n_filters, 2 radius + 1)
+        One-dimensional filters.
+    along_y, along_x : tuple of int, length n_terms
+        Which filter each term has along each axis. Term 0 sums to 1.
+    level : tuple of int, length n_terms
+        The term belongs to the bases of this level and above.
+    """
+
+    filters: F64
+    along_y: tuple[int, ...]
+    along_x: tuple[int, ...]
+    level: tuple[int, ...]
+
+    @property
+    def radius(self) -> int:
+        """Half width of the kernel. [pixel]"""
+        return int(self.filters.shape[1] // 2)
+
+    @property
+    def sums(self) -> F64:
+        """Sum of each term, shape (n_terms,)."""
+        one = self.filters.sum(axis=1)
+        return one[list(self.along_y)] * one[list(self.along_x)]
+
+
+def make_basis(broadening: float) -> Basis:
+    """Return a basis for a kernel of a given width.
+
+    Parameters
+    ----------
+    broadening : float
+        Width of the Gaussian that turns the one PSF into the other. [pixel]
+    """
+    narrow = max(_MIN_SIGMAS[0], 0.7 * broadening)
+    wide = max(_MIN_SIGMAS[1], 1.4 * broadening)
+    radius = int(min(13, max(5, np.ceil(2.8 * wide))))
+    u = np.arange(-radius, radius + 1, dtype=np.float64)
+    filters = [np.where(u == 0.0, 1.0, 0.0)]
+    along_y, along_x, level = [0], [0], [0]
+    for number, sigma in enumerate((narrow, wide)):
+        first = len(filters)
+        gauss = np.exp(-0.5 * (u / sigma) ** 2)
+        filters += [(u / sigma) ** p * gauss / gauss.sum() for p in range(3)]
+        for p, q in product(range(3), repeat=2):
+            if p + q <= 2:
+                along_y.append(first + p)
+                along_x.append(first + q)
+                level.append(number)
+    return Basis(np.array(filters), tuple(along_y), tuple(along_x), tuple(level))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A matching kernel that varies over the image, and a differential background.
+
+    Parameters
+    ----------
+    basis : Basis
+    terms : NDArray[np.float64], shape (n_terms, 6)
+        Polynomial of each term: 1, x, y, x², xy, y² in coordinates from -1 to 1.
+    background : NDArray[np.float64], shape (3,)
+        Polynomial 1, x, y of target minus convolved source.
+    shape : (int, int)
+        Of the image: (ny, nx).
+    scale : float
+        Its sum: counts of the target for one count of the source.
+    scale_err : float
+        1-sigma error of `scale`.
+    n_stars : int
+        Stars that it was fitted to.
+    chi2 : float
+        Chi-square per pixel of the fit.
+    order : int
+        Degree of the spatial variation that was chosen.
+    """
+
+    basis: Basis
+    terms: F64
+    background: F64
+    shape: tuple[int, int]
+    scale: float
+    scale_err: float
+    n_stars: int
+    chi2: float
+    order: int
+
+    def convolve(self, image: F32) -> F32:
+        """Return an image convolved with the kernel, without the differential background."""
+        ny, nx = self.shape
+        band = np.arange(0, ny, RUN_PX) + RUN_PX / 2.0
+        run = np.arange(0, nx, RUN_PX) + RUN_PX / 2.0
+        yy, xx = np.meshgrid(band, run, indexing="ij")
+        values = np.einsum("tp,pyx->tyx", self.terms, polynomials(xx, yy, self.shape))
+        out = np.zeros(self.shape, np.float32)
+        filters = self.basis.filters
+        for b in sorted(set(self.basis.along_y)):
+            mine = [t for t, k in enumerate(self.basis.along_y) if k == b]
+            along_x = filters[[self.basis.along_x[t] for t in mine]]
+            taps = np.einsum("tyx,tu->yxu", values[mine], along_x)
+            if not np.any(taps):
+                continue
+            columns = convolve_columns(image, filters[b].astype(np.float32))
+            add_convolved_rows(out, columns, taps.astype(np.float32), RUN_PX)
+        return out
+
+    def background_plane(self) -> F32:
+        """Return the differential background, shape (ny, nx)."""
+        ny, nx = self.shape
+        x = (2.0 * np.arange(nx) + 1.0) / nx - 1.0
+        y = (2.0 * np.arange(ny) + 1.0) / ny - 1.0
+        a, b, c = self.background
+        return (a + b * x[None, :] + c * y[:, None]).astype(np.float32)
+
+    def second_moment(self) -> float:
+        """Return the kernel's mean second moment along an axis, at the image's centre. [pixel²]"""
+        u = np.arange(-self.basis.radius, self.basis.radius + 1, dtype=np.float64)
+        zero, two = self.basis.filters.sum(axis=1), (self.basis.filters * u**2).sum(axis=1)
+        y, x = list(self.basis.along_y), list(self.basis.along_x)
+        moments = 0.5 * (two[y] * zero[x] + zero[y] * two[x])
+        return float(moments @ self.terms[:, 0] / self.scale)
+
+
+def polynomials(x: F64, y: F64, shape: tuple[int, int]) -> F64:
+    """Return 1, x, y, x², xy, y² with x and y from -1 to 1 over the image, on a new first axis."""
+    ny, nx = shape
+    u, v = (2.0 * x + 1.0) / nx - 1.0, (2.0 * y + 1.0) / ny - 1.0
+    return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v])
+
+
+_DEGREE = np.array([0, 1, 1, 2, 2, 2])
+
+
+def kernel_stars(
+    x: NDArray[np.int32],
+    y: NDArray[np.int32],
+    snr: F32,
+    unusable: Bools,
+    *,
+    least: float = 20.0,
+    most: float = 500.0,
+    limit: int = 150,
+    margin: int = 24,
+) -> NDArray[np.intp]:
+    """Choose stars to fit a kernel to: bright, not too bright, isolated, whole.
+
+    Parameters
+    ----------
+    x, y, snr : NDArray, shape (n_peaks,)
+        Detected peaks, all above `least` or fainter too.
+    unusable : NDArray[np.bool_], shape (ny, nx)
+    least, most : float
+        Range of S/N.
+    limit : int
+        Most stars; the brightest are taken, the same number from each ninth of the image first.
+    margin : int
+        Distance to the border. [pixel]
+
+    Returns
+    -------
+    NDArray[np.intp]
+        Indices into the peaks, in rising order.
+    """
+    from scipy.spatial import cKDTree
+
+    ny, nx = unusable.shape
+    inside = (x >= margin) & (x < nx - margin) & (y >= margin) & (y < ny - margin)
+    candidates = np.flatnonzero(inside & (snr >= least) & (snr <= most))
+    if candidates.size == 0:
+        return candidates
+    bright = np.flatnonzero(snr >= least / 2.0)
+    tree = cKDTree(np.column_stack([x[bright], y[bright]]))
+    near = tree.query_ball_point(
+        np.column_stack([x[candidates], y[candidates]]), STAMP_HALF + 3.0, return_length=True
+    )
+    half = STAMP_HALF
+    whole = [
+        not unusable[y[k] - half : y[k] + half + 1, x[k] - half : x[k] + half + 1].any()
+        for k in candidates
+    ]
+    chosen = candidates[(near == 1) & np.array(whole)]
+    part = 3 * (y[chosen] * 3 // ny) + x[chosen] * 3 // nx
+    by_brightness = np.argsort(-snr[chosen], kind="stable")
+    rank = np.empty(chosen.size, np.int64)
+    for p in range(9):
+        mine = by_brightness[part[by_brightness] == p]
+        rank[mine] = np.arange(mine.size)
+    order = np.lexsort((-snr[chosen], rank))
+    return np.sort(chosen[order[:limit]])
+
+
+def fit_kernel(
+    source: F32, target: F32, variance: F32, x: NDArray[Any], y: NDArray[Any], broadening: float
+) -> Kernel:
+    """Fit the kernel that turns the source image into the target, on stamps of stars.
+
+    Parameters
+    ----------
+    source, target : NDArray[np.float32], shape (ny, nx)
+        The sharper image and the other, background-subtracted, on the same pixels.
+    variance : NDArray[np.float32], shape (ny, nx)
+        Of target minus convolved source, from a model.
+    x, y : NDArray of int, shape (n_stars,)
+        Pixels of the stars, at least the stamp and the kernel away from the border.
+    broadening : float
+        Expected width of the kernel. [pixel]
+
+    Raises
+    ------
+    AlertError
+        If there is no star, or no kernel with a positive sum fits.
+    """
+    if len(x) == 0:
+        raise AlertError("the image has no star to match the template to")
+    basis = make_basis(broadening)
+    design = _design(source, basis, x, y, (source.shape[0], source.shape[1]))
+    stamps = _stamps(target, x, y, STAMP_HALF).reshape(len(x), -1).astype(np.float64)
+    weight = 1.0 / np.sqrt(_stamps(variance, x, y, STAMP_HALF).reshape(len(x), -1))
+    design *= weight[:, :, None]
+    stamps *= weight
+    keep = np.ones(len(x), bool)
+    for _ in range(4):
+        best = _choose(design[keep], stamps[keep], basis)
+        chi2 = np.mean((stamps - design @ best[1]) ** 2, axis=1)
+        good = chi2 <= REJECT_CHI2 * max(1.0, float(np.median(chi2[keep])))
+        if good.sum() < 3 or np.array_equal(good, keep):
+            break
+        keep = good
+    return _kernel(best, basis, source.shape, int(keep.sum()), float(np.mean(chi2[keep])))
+
+
+def _stamps(image: F32, x: NDArray[Any], y: NDArray[Any], half: int) -> F32:
+    return np.stack(
+        [image[j - half : j + half + 1, i - half : i + half + 1] for i, j in zip(x, y, strict=True)]
+    )
+
+
+def _columns(basis: Basis) -> NDArray[np.int64]:
+    """Return (term, polynomial) of each column of the design matrix but the background's."""
+    varying = [(t, p) for t in range(1, len(basis.along_y)) for p in range(6)]
+    return np.array([(0, 0), *varying])
+
+
+def _design(
+    source: F32, basis: Basis, x: NDArray[Any], y: NDArray[Any], shape: tuple[int, int]
+) -> F64:
+    """Return the design matrix, shape (n_stars, n_pixels, n_columns)."""
+    side = 2 * STAMP_HALF + 1
+    patches = _stamps(source, x, y, STAMP_HALF + basis.radius).astype(np.float64)
+    n_taps = basis.filters.shape[1]
+    bands = np.zeros((len(basis.filters), side, side + n_taps - 1))
+    for row in range(side):
+        bands[:, row, row : row + n_taps] = basis.filters[:, ::-1]
+    columns = [bands[k] @ patches for k in range(len(bands))]
+    terms = np.stack(
+        [columns[a] @ bands[b].T for a, b in zip(basis.along_y, basis.along_x, strict=True)], axis=1
+    )
+    terms[:, 1:] -= basis.sums[None, 1:, None, None] * terms[:, :1]
+    offset = np.arange(-STAMP_HALF, STAMP_HALF + 1)
+    yy = np.asarray(y)[:, None, None] + offset[None, :, None] + np.zeros((1, 1, side))
+    xx = np.asarray(x)[:, None, None] + offset[None, None, :] + np.zeros((1, side, 1))
+    poly = polynomials(xx.astype(np.float64), yy.astype(np.float64), shape)
+    index = _columns(basis)
+    parts = [terms[:, t] * poly[p] for t, p in index] + [poly[p] for p in range(3)]
+    return np.stack([part.reshape(len(patches), -1) for part in parts], axis=-1)
+
+
+def _choose(design: F64, stamps: F64, basis: Basis) -> tuple[float, F64, F64, int]:
+    """Return criterion, coefficients, their variances and order of the best of all fits."""
+    index = _columns(basis)
+    level, degree = np.array(basis.level)[index[:, 0]], _DEGREE[index[:, 1]]
+    flat = design.reshape(-1, design.shape[-1])
+    normal, right = flat.T @ flat, flat.T @ stamps.ravel()
+    power, n = float(np.sum(stamps**2)), stamps.size
+    best: tuple[float, F64, F64, int] | None = None
+    for order, top in product(range(_MAX_ORDER + 1), range(2)):
+        used = np.append((level <= top) & (degree <= order), [True, True, True])
+        if 3 * used.sum() > 20 * len(stamps):
+            continue
+        solution, errors = _solve(normal[np.ix_(used, used)], right[used])
+        chi2 = power - float(solution @ right[used])
+        criterion = chi2 + float(used.sum()) * np.log(n)
+        if best is None or criterion < best[0]:
+            full, variances = np.zeros(used.size), np.zeros(used.size)
+            full[used], variances[used] = solution, errors
+            best = (criterion, full, variances, order)
+    if best is None:
+        used = np.zeros(flat.shape[1], bool)
+        used[[0, -3]] = True
+        solution, errors = _solve(normal[np.ix_(used, used)], right[used])
+        full, variances = np.zeros(used.size), np.zeros(used.size)
+        full[used], variances[used] = solution, errors
+        best = (0.0, full, variances, 0)
+    return best
+
+
+def _solve(normal: F64, right: F64) -> tuple[F64, F64]:
+    """Return the solution and its variances, of a scaled normal matrix with a small ridge."""
+    scale = 1.0 / np.sqrt(np.maximum(np.diag(normal), 1e-30))
+    scaled = normal * scale[:, None] * scale[None, :]
+    scaled[np.diag_indices_from(scaled)] += _CONDITION
+    inverse = np.linalg.inv(scaled)
+    return inverse @ (right * scale) * scale, np.diag(inverse) * scale**2
+
+
+def _kernel(
+    best: tuple[float, F64, F64, int], basis: Basis, shape: Any, n_stars: int, chi2: float
+) -> Kernel:
+    _, solution, variances, order = best
+    scale = float(solution[0])
+    if not (np.isfinite(solution).all() and scale > 0.0):
+        raise AlertError(f"the template cannot be matched: the kernel's sum is {scale:.3g}")
+    terms = np.zeros((len(basis.along_y), 6))
+    for (t, p), value in zip(_columns(basis), solution, strict=False):
+        terms[t, p] = value
+    terms[0] -= basis.sums[1:] @ terms[1:]
+    return Kernel(
+        basis,
+        terms,
+        solution[-3:],
+        (int(shape[0]), int(shape[1])),
+        scale,
+        float(np.sqrt(variances[0])),
+        n_stars,
+        chi2,
+        order,
+    )
+
+
+def gaussian_kernel(broadening: float, shape: tuple[int, int]) -> Kernel:
+    """Return the kernel of a given width and sum 1: for an image with too few stars for a fit."""
+    sigma = max(broadening, 0.05)
+    radius = int(max(1, np.ceil(4.0 * sigma)))
+    u = np.arange(-radius, radius + 1, dtype=np.float64)
+    filters = np.exp(-0.5 * (u / sigma) ** 2)[None]
+    terms = np.zeros((1, 6))
+    terms[0, 0] = 1.0
+    basis = Basis(filters / filters.sum(), (0,), (0,), (0,))
+    return Kernel(basis, terms, np.zeros(3), shape, 1.0, float("inf"), 0, float("nan"), 0)
