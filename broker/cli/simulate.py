@@ -1,0 +1,205 @@
+"""`broker simulate`: make a night of CCD images, or packets of a survey."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.cli.main import load
+from broker.cli.output import emit_rows, json_option, progress
+from broker.config import Config
+from broker.errors import ConfigError
+from broker.topics.topic import Message, Topics, TopicSettings
+from broker.types import IMAGES
+
+COLUMNS = ("night", "seed", "images", "megabytes", "injected", "templates", "catalog", "topic")
+PACKET_COLUMNS = ("survey", "packets", "megabytes", "to")
+_BATCH = 200
+
+
+def _night_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        json_option,
+        click.option(
+            "--preset",
+            type=click.Choice(["demo", "test"]),
+            default="demo",
+            show_default=True,
+            help="Size of the survey: 48 images of 1024 × 1024, or 2 of 256 × 256.",
+        ),
+        click.option(
+            "--night-index",
+            type=click.IntRange(0, 10_000),
+            default=0,
+            show_default=True,
+            help="Which night: the same sky, as many days later.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0),
+            default=1,
+            show_default=True,
+            help="The same seed gives the same sky and the same bytes.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(invoke_without_command=True)
+@_night_options
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Simulate a night of CCD images (the default), or a survey's packets.
+
+    Example: broker simulate --seed 1
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(night, **options)
+
+
+@command.command()
+@_night_options
+@click.pass_context
+def night(ctx: click.Context, seed: int, night_index: int, preset: str, as_json: bool) -> None:
+    """Publish one night's images on the topic ccd-images.
+
+    Templates and the reference catalogue of the same sky are installed before; the truth is written
+    for the final comparison.
+
+    Example: broker simulate night --seed 1 --night-index 0
+    """
+    from broker.cli.assemble import make_topics
+
+    config = load(ctx)
+    topics = make_topics(config)
+    try:
+        row = publish_night(config, topics, seed=seed, night_index=night_index, preset=preset)
+    finally:
+        topics.close()
+    emit_rows([row], COLUMNS, as_json=as_json)
+
+
+def publish_night(
+    config: Config, topics: Topics, *, seed: int, night_index: int = 0, preset: str = "demo"
+) -> dict[str, Any]:
+    """Install what comes before a night, publish its images, write its truth; say what was done."""
+    from broker.simulation.observatory import simulate_night, write_truth
+    from broker.simulation.settings import PRESETS
+
+    simulated = simulate_night(seed=seed, night_index=night_index, settings=PRESETS[preset])
+    version, rows = install_survey(config, seed=seed, preset=preset)
+    topic = config.the_run.internal_topic(IMAGES)
+    topics.create(topic, TopicSettings(partitions=config.kafka.partitions))
+    truth, size = [], 0
+    with progress("images", len(simulated)) as advance:
+        for exposure in simulated.exposures():
+            topics.send(topic, [exposure.message])
+            truth.append(exposure.truth)
+            size += len(exposure.message.value or b"")
+            advance(1)
+    write_truth(config.run_path("truth"), simulated.night, truth)
+    return {
+        "night": simulated.night,
+        "seed": seed,
+        "images": len(simulated),
+        "megabytes": round(size / 1e6, 1),
+        "injected": sum(len(table) for table in truth),
+        "templates": version,
+        "catalog": rows,
+        "topic": topic,
+    }
+
+
+def install_survey(config: Config, *, seed: int, preset: str = "demo") -> tuple[str, int]:
+    """Install the templates and the reference catalogue; return their version and the rows."""
+    from broker.catalog.registry import install_catalog
+    from broker.imaging.templates import TemplateStore
+    from broker.simulation.observatory import (
+        CATALOG,
+        build_templates,
+        count_templates,
+        reference_catalog,
+    )
+    from broker.simulation.settings import PRESETS
+
+    settings = PRESETS[preset]
+    store = TemplateStore(config.run_path("templates"))
+    with progress("templates", count_templates(settings)) as advance:
+        version = build_templates(seed, settings, store, advance=advance)
+    rows = install_catalog(
+        config.catalog_path, CATALOG, reference_catalog(seed, settings), f"{preset}-{seed}"
+    )
+    return version, rows
+
+
+@command.command()
+@click.option("--survey", type=click.Choice(["ztf", "lsst"]), required=True)
+@click.option("-n", "number", type=click.IntRange(1), required=True, help="How many.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--to", "topic", help="Topic; default the survey's alerts topic of this run.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write files into this folder instead.",
+)
+@json_option
+@click.pass_context
+def packets(
+    ctx: click.Context,
+    survey: str,
+    number: int,
+    seed: int,
+    topic: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Make packets with a survey's framing, schema and sizes, each with its own id and position.
+
+    Example: broker simulate packets --survey ztf -n 100 --out packets
+    """
+    from broker.simulation.packets import simulate_packets
+
+    if topic and out:
+        raise click.UsageError("--to and --out exclude each other")
+    config = load(ctx)
+    name = topic or config.the_run.alerts_topic(survey)
+    size = 0
+    with progress("packets", number) as advance:
+        made = simulate_packets(survey, number, seed)
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+            for i, packet in enumerate(made):
+                (out / f"{survey}-{seed}-{i:07d}.avro").write_bytes(packet)
+                size += len(packet)
+                advance(1)
+        else:
+            size = _send(config, name, made, advance)
+    row = {"survey": survey, "packets": number, "megabytes": round(size / 1e6, 1)}
+    emit_rows([row | {"to": str(out or name)}], PACKET_COLUMNS, as_json=as_json)
+
+
+def _send(config: Config, name: str, made: Any, advance: Callable[[int], None]) -> int:
+    """Send packets in batches; return their bytes."""
+    from broker.cli.assemble import make_topics
+
+    if not name:
+        raise ConfigError("the topic's name is empty")
+    topics = make_topics(config)
+    size = 0
+    try:
+        topics.create(name, TopicSettings(partitions=config.kafka.partitions))
+        batch: list[Message] = []
+        for packet in made:
+            batch.append(Message(packet))
+            size += len(packet)
+            if len(batch) == _BATCH:
+                topics.send(name, batch)
+                advance(len(batch))
+                batch = []
+        topics.send(name, batch)
+        advance(len(batch))
+    finally:
+        topics.close()
+    return size

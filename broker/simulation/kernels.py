@@ -1,0 +1,152 @@
+"""The compiled loops of the simulation.
+
+No `fastmath`: the same input is to give the same bytes on every machine of a kind.
+"""
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_compiled: Any = njit(cache=True, nogil=True)
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
+_S16, _S32 = np.uint64(16), np.uint64(32)
+_LOW = np.uint64(0xFFFF)
+
+MAX_REACH_PX = 160
+"""No object is drawn further out than this. [px]"""
+
+
+@_compiled
+def add_gaussians(
+    image: Any, x: Any, y: Any, flux: Any, sigma_x: Any, sigma_y: Any, floor: float
+) -> None:
+    """Add pixel-integrated Gaussians to an image, in place.
+
+    A Gaussian is drawn out to where a pixel of it falls below `floor`, at least to five sigma;
+    this depends on itself alone, so an image cut from a larger one is the same.
+
+    Parameters
+    ----------
+    image : NDArray[np.float32], shape (ny, nx)
+    x, y : NDArray[np.float64], shape (n,)
+        Centres, which may be outside. [px]
+    flux : NDArray[np.float64], shape (n,)
+        Total of each; may be negative.
+    sigma_x, sigma_y : NDArray[np.float64], shape (n,)
+        [px]
+    floor : float
+        In units of the image.
+    """
+    ny, nx = image.shape
+    column = np.empty(2 * MAX_REACH_PX + 2, np.float64)
+    row = np.empty(2 * MAX_REACH_PX + 2, np.float64)
+    for k in range(x.size):
+        peak = abs(flux[k]) / (2.0 * math.pi * sigma_x[k] * sigma_y[k])
+        sigmas = 5.0
+        if peak > floor:
+            sigmas = max(sigmas, math.sqrt(2.0 * math.log(peak / floor)))
+        x_first, x_end = _profile(row, x[k], sigma_x[k], sigmas, nx)
+        y_first, y_end = _profile(column, y[k], sigma_y[k], sigmas, ny)
+        if x_first >= x_end:
+            continue
+        for j in range(y_first, y_end):
+            share = flux[k] * column[j - y_first]
+            for i in range(x_first, x_end):
+                image[j, i] += np.float32(share * row[i - x_first])
+
+
+@_compiled
+def _profile(out: Any, centre: float, sigma: float, sigmas: float, n: int) -> tuple[int, int]:
+    """Write the share of light in each pixel of one axis; return the first and the end."""
+    reach = min(math.ceil(sigmas * sigma), float(MAX_REACH_PX))
+    nearest = math.floor(centre + 0.5)
+    first = int(max(nearest - reach, 0.0))
+    end = int(min(nearest + reach + 1.0, float(n)))
+    if first >= end:
+        return 0, 0
+    scale = 1.0 / (math.sqrt(2.0) * sigma)
+    below = math.erf((first - 0.5 - centre) * scale)
+    for i in range(first, end):
+        above = math.erf((i + 0.5 - centre) * scale)
+        out[i - first] = 0.5 * (above - below)
+        below = above
+    return first, end
+
+
+@_compiled
+def add_plane(image: Any, level: float, slope_x: float, slope_y: float) -> None:
+    """Add a sky of that level at the centre, with its relative change across the image."""
+    ny, nx = image.shape
+    for j in range(ny):
+        left = level * (1.0 + slope_y * ((j + 0.5) / ny - 0.5) - 0.5 * slope_x)
+        for i in range(nx):
+            image[j, i] += np.float32(left + level * slope_x * ((i + 0.5) / nx))
+
+
+@_compiled
+def read_out(
+    expected: Any, key: Any, normals: Any, gain: float, read_noise: float, bias: float, top: float
+) -> Any:
+    """Return counts of 16 bits: expected electrons with the noise of counting and reading.
+
+    The noise of a pixel is a hash of the key and the pixel's number. One normal number a pixel
+    gives the variance of Poisson and read noise together and, by the first term of Cornish and
+    Fisher's expansion, Poisson's skewness. It ends at 5.9 sigma.
+
+    Parameters
+    ----------
+    expected : NDArray[np.float32], shape (ny, nx)
+        Electrons; what is below 0 counts as 0.
+    key : np.uint64
+        Of this image.
+    normals : NDArray[np.float32], shape (65536,)
+        Quantiles: see `normal_table`.
+    gain, read_noise, bias, top : float
+        Electrons of a count; electrons; counts without light; the largest count.
+    """
+    ny, nx = expected.shape
+    flat = expected.reshape(-1)
+    out = np.empty(ny * nx, np.uint16)
+    per_electron = np.float32(1.0 / gain)
+    read_variance = np.float32(read_noise * read_noise)
+    # The half is for rounding; 0 is left to dead pixels.
+    offset, least, most = np.float32(bias + 0.5), np.float32(1.0), np.float32(top)
+    zero, one = np.float32(0.0), np.float32(1.0)
+    sixth, half_root = np.float32(1.0 / 6.0), np.float32(math.sqrt(0.5))
+    for pair in range((flat.size + 1) // 2):
+        z = key + np.uint64(pair + 1) * _GOLDEN
+        z = (z ^ (z >> _S30)) * _MIX_1
+        z = (z ^ (z >> _S27)) * _MIX_2
+        z = z ^ (z >> _S31)
+        for half in range(2):
+            i = 2 * pair + half
+            if i < flat.size:
+                bits = z >> _S32 if half else z
+                normal = (normals[bits & _LOW] + normals[(bits >> _S16) & _LOW]) * half_root
+                mean = max(flat[i], zero)
+                variance = mean + read_variance
+                electrons = (
+                    mean
+                    + math.sqrt(variance) * normal
+                    + mean / variance * sixth * (normal * normal - one)
+                )
+                count = electrons * per_electron + offset
+                out[i] = np.uint16(min(max(count, least), most))
+    return out.reshape((ny, nx))
+
+
+@functools.cache
+def normal_table() -> NDArray[np.float32]:
+    """Return 65536 equally likely values of the normal distribution, scaled to variance 1."""
+    from scipy.special import ndtri
+
+    values = ndtri((np.arange(65_536) + 0.5) / 65_536)
+    return (values / np.sqrt(np.mean(values**2))).astype(np.float32)

@@ -1,0 +1,241 @@
+"""The sky: stars, galaxies and transients, drawn patch by patch.
+
+A patch is a HEALPix pixel. What is in it depends on the seed, the kind and the patch alone, so any
+part of the sky can be had without the rest, in any order, on any machine.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.catalog.healpix import FINEST_ORDER, pixel_side_arcsec
+from broker.simulation.contract import FloatArray, Host, Params, Surroundings, TransientClass
+from broker.simulation.settings import Settings
+from broker.simulation.streams import generator
+from broker.simulation.transients import find_classes
+from broker.units import ARCSEC_PER_DEG
+
+PATCH_ORDER = 9
+"""HEALPix order of a patch: 6.9 arcmin on a side."""
+
+_MAG_SLOPE = 0.25
+"""Objects grow by 10^(slope × mag) with magnitude: flatter than Euclid's 0.6, as counts of stars
+out of the galactic plane are (Bahcall & Soneira 1980, ApJS 44 73)."""
+
+_AMPLITUDE_SLOPE = 1.5
+"""Transients fall by amplitude^-slope."""
+
+_HALF_LIGHT_IN_SCALES = 1.678
+"""Half-light radius of an exponential disc in its scale lengths."""
+
+
+@dataclass(frozen=True)
+class Stars:
+    """Stars that do not change.
+
+    Parameters
+    ----------
+    number : NDArray[np.int64], shape (n,)
+        Patch and place in it: the identifier.
+    ra, dec : NDArray[np.float64], shape (n,)
+        [deg]
+    mag : NDArray[np.float64], shape (n,)
+        AB magnitude in r.
+    colour : NDArray[np.float64], shape (n,)
+        g - r. [mag]
+    """
+
+    number: NDArray[np.int64]
+    ra: FloatArray
+    dec: FloatArray
+    mag: FloatArray
+    colour: FloatArray
+
+
+@dataclass(frozen=True)
+class Galaxies(Stars):
+    """Galaxies: exponential discs seen along or across the rows of the camera.
+
+    Parameters
+    ----------
+    redshift : NDArray[np.float64], shape (n,)
+    half_light_arcsec : NDArray[np.float64], shape (n,)
+        Half-light radius along the longer axis. [arcsec]
+    axis_ratio : NDArray[np.float64], shape (n,)
+        North–south axis over east–west axis, from 0.5 to 2.
+    """
+
+    redshift: FloatArray
+    half_light_arcsec: FloatArray
+    axis_ratio: FloatArray
+
+
+@dataclass(frozen=True)
+class Population:
+    """Transients of one kind.
+
+    Parameters
+    ----------
+    kind : TransientClass
+    number : NDArray[np.int64], shape (n,)
+        Patch and place in it.
+    ra, dec : NDArray[np.float64], shape (n,)
+        [deg]
+    redshift : NDArray[np.float64], shape (n,)
+        Of the host; 0 where there is none.
+    params : Params
+        Of the light curves.
+    """
+
+    kind: TransientClass
+    number: NDArray[np.int64]
+    ra: FloatArray
+    dec: FloatArray
+    redshift: FloatArray
+    params: Params
+
+    def chosen(self, rows: NDArray[np.bool_]) -> "Population":
+        """Return those where a condition of shape (n,) holds."""
+        return Population(
+            self.kind,
+            self.number[rows],
+            self.ra[rows],
+            self.dec[rows],
+            self.redshift[rows],
+            {name: values[rows] for name, values in self.params.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Patch:
+    """All that is in one patch of the sky."""
+
+    stars: Stars
+    galaxies: Galaxies
+    transients: tuple[Population, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def draw_patch(seed: int, settings: Settings, patch: int) -> Patch:
+    """Return what is in a patch.
+
+    Parameters
+    ----------
+    seed : int
+    settings : Settings
+    patch : int
+        HEALPix pixel of `PATCH_ORDER`, nested.
+    """
+    galaxies = _draw_galaxies(seed, settings, patch)
+    return Patch(
+        _draw_stars(seed, settings, patch),
+        galaxies,
+        tuple(_draw_population(seed, settings, patch, kind, galaxies) for kind in find_classes()),
+    )
+
+
+def positions(rng: np.random.Generator, n: int, patch: int) -> tuple[FloatArray, FloatArray]:
+    """Return n positions, uniform on the sphere within a patch, to 0.4 mas.
+
+    Pixels of HEALPix have equal areas, so a pixel of the finest order, drawn at random from those
+    in the patch, is a uniform position.
+
+    Returns
+    -------
+    ra, dec : NDArray[np.float64], shape (n,)
+        [deg]
+    """
+    from cdshealpix.nested import healpix_to_lonlat
+
+    bits = 2 * (FINEST_ORDER - PATCH_ORDER)
+    pixels = (np.uint64(patch) << np.uint64(bits)) | rng.integers(0, 1 << bits, n, dtype=np.uint64)
+    if n == 0:
+        return np.empty(0), np.empty(0)
+    lon, lat = healpix_to_lonlat(pixels, FINEST_ORDER)
+    return np.asarray(lon.deg, dtype=np.float64), np.asarray(lat.deg, dtype=np.float64)
+
+
+def _draw_stars(seed: int, settings: Settings, patch: int) -> Stars:
+    rng = generator(seed, "stars", patch)
+    n = _count(rng, settings.star_density)
+    ra, dec = positions(rng, n, patch)
+    mag = _magnitudes(rng, n, settings.star_mags)
+    return Stars(_numbers(patch, n), ra, dec, mag, rng.uniform(0.1, 1.5, n))
+
+
+def _draw_galaxies(seed: int, settings: Settings, patch: int) -> Galaxies:
+    rng = generator(seed, "galaxies", patch)
+    n = _count(rng, settings.galaxy_density)
+    ra, dec = positions(rng, n, patch)
+    mag = _magnitudes(rng, n, settings.galaxy_mags)
+    # Fainter galaxies are farther and smaller; both scatter widely about the trend.
+    depth = (mag - 18.0) / 5.5
+    redshift = (0.05 + 0.9 * depth) * rng.lognormal(0.0, 0.25, n)
+    size = (1.4 - 0.8 * depth) * rng.lognormal(0.0, 0.2, n)
+    return Galaxies(
+        number=_numbers(patch, n),
+        ra=ra,
+        dec=dec,
+        mag=mag,
+        colour=rng.normal(0.6, 0.25, n),
+        redshift=redshift.clip(0.005, 3.0),
+        half_light_arcsec=size.clip(0.25, 2.0),
+        axis_ratio=np.power(2.0, rng.uniform(-1.0, 1.0, n)),
+    )
+
+
+def _draw_population(
+    seed: int, settings: Settings, patch: int, kind: TransientClass, galaxies: Galaxies
+) -> Population:
+    rng = generator(seed, f"transient {kind.name}", patch)
+    n = _count(rng, settings.transient_density * kind.share)
+    n_galaxies = galaxies.ra.size
+    if kind.host in (Host.GALAXY, Host.NUCLEUS):
+        n = min(n, n_galaxies)
+        host = rng.choice(n_galaxies, n, replace=False) if n else np.empty(0, dtype=np.int64)
+        redshift = galaxies.redshift[host]
+        ra, dec = galaxies.ra[host], galaxies.dec[host]
+        if kind.host is Host.GALAXY:
+            ra, dec = _offset(rng, ra, dec, galaxies.half_light_arcsec[host])
+    else:
+        redshift = np.zeros(n)
+        ra, dec = positions(rng, n, patch)
+    around = Surroundings(
+        _power_law(rng, n, settings.transient_fluxes), redshift, float(settings.first_night_mjd)
+    )
+    return Population(kind, _numbers(patch, n), ra, dec, redshift, kind.draw(rng, around))
+
+
+def _offset(
+    rng: np.random.Generator, ra: FloatArray, dec: FloatArray, half_light_arcsec: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return positions in the light of exponential discs, at most three half-light radii out."""
+    n = ra.size
+    radius = rng.gamma(2.0, 1.0, n) / _HALF_LIGHT_IN_SCALES
+    distance = np.minimum(radius, 3.0) * half_light_arcsec / ARCSEC_PER_DEG
+    angle = rng.uniform(0.0, 2.0 * np.pi, n)
+    east = distance * np.sin(angle) / np.cos(np.radians(dec))
+    return (ra + east) % 360.0, np.clip(dec + distance * np.cos(angle), -90.0, 90.0)
+
+
+def _count(rng: np.random.Generator, density: float) -> int:
+    area = (pixel_side_arcsec(PATCH_ORDER) / ARCSEC_PER_DEG) ** 2
+    return int(rng.poisson(density * area))
+
+
+def _numbers(patch: int, n: int) -> NDArray[np.int64]:
+    """Return identifiers: the patch, then five decimal digits for the place in it."""
+    return np.int64(patch) * 100_000 + np.arange(n, dtype=np.int64)
+
+
+def _magnitudes(rng: np.random.Generator, n: int, limits: tuple[float, float]) -> FloatArray:
+    low, high = (10.0 ** (_MAG_SLOPE * m) for m in limits)
+    return np.asarray(np.log10(rng.uniform(low, high, n)) / _MAG_SLOPE)
+
+
+def _power_law(rng: np.random.Generator, n: int, limits: tuple[float, float]) -> FloatArray:
+    power = 1.0 - _AMPLITUDE_SLOPE
+    low, high = (limit**power for limit in limits)
+    return np.asarray(rng.uniform(high, low, n) ** (1.0 / power))
