@@ -136,11 +136,10 @@ def _measure(difference: Difference, peaks: Peaks, version: str, settings: DiaSe
     columns |= _fluxes(difference, peaks, fits)
     columns |= _judgement(difference, peaks, fits, columns)
     columns |= _cutouts(difference, peaks, settings.cutout_px)
-    table = pa.Table.from_pydict(
+    return pa.Table.from_pydict(
         {f.name: pa.array(columns[f.name], f.type) for f in DIA_SOURCES_WITH_CUTOUTS},
         schema=DIA_SOURCES_WITH_CUTOUTS,
     )
-    return table
 
 
 def _identity(difference: Difference, peaks: Peaks, version: str) -> dict[str, Any]:
@@ -271,7 +270,8 @@ def _judgement(
 
 
 def _star_share(difference: Difference) -> F32:
-    return 1.0 - np.float32(difference.floor) / np.maximum(difference.variance, difference.floor)
+    share = np.float32(difference.floor) / np.maximum(difference.variance, difference.floor)
+    return np.asarray(1.0 - share, np.float32)
 
 
 def _peak_excess(difference: Difference, peaks: Peaks, fits: Fits) -> F64:

@@ -133,6 +133,7 @@ def _without_sky(image: Image, cell_px: int) -> tuple[Image, dict[str, float | i
     pixels = np.where(unusable, np.float32(0.0), image.pixels - sky.level)
     read = (image.read_noise / image.gain) ** 2
     variance = np.maximum(sky.level, 0.0) / np.float32(image.gain) + np.float32(read)
+    variance = np.asarray(variance, np.float32)
     expected = float(np.median(variance))
     # Counts that are not of the sky, as of a bad amplifier, would make the model too small.
     ratio = sky.sigma**2 / expected if expected > 0.0 else np.inf
@@ -161,7 +162,7 @@ def _on_science_pixels(template: Template, science: Image) -> Image:
 
 
 def _filled(science: Image, template: Image) -> Image:
-    """Return the exposure with the template's light in unusable pixels: convolution spreads them."""
+    """Return the exposure with the template's light where unusable: convolution spreads it."""
     unusable = science.is_masked(UNUSABLE)
     return science.with_arrays(pixels=np.where(unusable, template.pixels, science.pixels))
 
@@ -176,6 +177,7 @@ def _match(science: Image, template: Image) -> tuple[Kernel, bool]:
     light = np.maximum(template.pixels, np.float32(0.0))
     variance = science.variance + template.variance + light / np.float32(science.gain)
     variance += np.square(np.float32(0.003) * light)
+    variance = np.asarray(variance, np.float32)
     peaks = detect(
         science.pixels,
         science.variance,

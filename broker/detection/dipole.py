@@ -1,4 +1,4 @@
-"""Whether a source of the opposite sign sits beside one: a badly registered star, not a transient."""
+"""Whether a source of the opposite sign sits beside one: a badly registered star."""
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def _opposite(
     rest, noise = np.empty((side, side)), np.empty((side, side))
     out = np.zeros(xs.size)
     for k in range(xs.size):
-        cx, cy = int(round(xs[k])), int(round(ys[k]))
+        cx, cy = round(xs[k]), round(ys[k])
         psf_profile(xs[k] - cx, wide, sigma, px, slope)
         psf_profile(ys[k] - cy, wide, sigma, py, slope)
         sign = 1.0 if fluxes[k] >= 0.0 else -1.0

@@ -50,7 +50,7 @@ def _forced(
     for k in range(xs.size):
         if not (abs(xs[k]) < 1e6 and abs(ys[k]) < 1e6):
             continue
-        cx, cy = int(round(xs[k])), int(round(ys[k]))
+        cx, cy = round(xs[k]), round(ys[k])
         psf_profile(xs[k] - cx, half, sigma, px, slope)
         psf_profile(ys[k] - cy, half, sigma, py, slope)
         signal, norm, power, full = 0.0, 0.0, 0.0, 0.0

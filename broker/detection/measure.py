@@ -99,7 +99,8 @@ def fit_sources(
         1.0 / noise.gain,
         noise.floor,
     )
-    return Fits(*(table[:, k] for k in range(8)), failed=table[:, 8] > 0.0)
+    flux, flux_err, x, y, x_err, y_err, chi2, usable, failed = table.T
+    return Fits(flux, flux_err, x, y, x_err, y_err, chi2, usable, failed > 0.0)
 
 
 @compiled
@@ -353,7 +354,7 @@ def _moments(
     ny, nx = pixels.shape
     out = np.zeros((xs.size, 3))
     for k in range(xs.size):
-        cx, cy = int(round(xs[k])), int(round(ys[k]))
+        cx, cy = round(xs[k]), round(ys[k])
         total, xx, xy, yy = 0.0, 0.0, 0.0, 0.0
         for y in range(max(0, cy - half), min(ny, cy + half + 1)):
             for x in range(max(0, cx - half), min(nx, cx + half + 1)):

@@ -175,7 +175,7 @@ def _decompress(data: bytes) -> bytes:
     try:
         engine = isal_zlib.decompressobj(_GZIP_OR_ZLIB)
         plain: bytes = engine.decompress(data, _MAX_BYTES)
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc]
         raise AlertError(f"the cutout cannot be unpacked: {error}") from error
     if not engine.eof:
         raise AlertError("the cutout's compressed data is truncated, or larger than 64 MB")
