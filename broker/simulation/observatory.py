@@ -1,6 +1,8 @@
 """A night at the observatory: its messages, its truth, and what was known before it."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from broker.simulation.truth import TRUTH, truth_of
 from broker.topics.topic import Message
 from broker.types import night_of
 from broker.units import flux_to_mag
+
+_THREADS = 2
 
 CATALOG = "reference"
 """The catalogue that the static sky is installed as."""
@@ -133,19 +137,27 @@ def make_templates(
     advance : callable
         Called with 1 after each template.
     """
-    side = settings.detector_px + 2 * settings.template_margin_px
-    for field in range(len(settings.fields)):
-        for detector in range(settings.detectors):
-            wcs = field_wcs(settings, field, detector).shifted(
-                -settings.template_margin_px, -settings.template_margin_px
-            )
-            for band in settings.bands:
-                images = [
-                    to_image(draw_exposure(seed, settings, visit, detector, quiescent=True).raw)
-                    for visit in template_visits(seed, settings, field, band)
-                ]
-                yield coadd(images, wcs, (side, side))
-                advance(1)
+    places = itertools.product(
+        range(len(settings.fields)), range(settings.detectors), settings.bands
+    )
+    # The compiled loops let other threads run.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for image in pool.map(lambda place: make_template(seed, settings, *place), places):
+            yield image
+            advance(1)
+
+
+def make_template(seed: int, settings: Settings, field: int, detector: int, band: str) -> Image:
+    """Make one template: it reaches beyond the detector by the settings' margin."""
+    margin = settings.template_margin_px
+    side = settings.detector_px + 2 * margin
+    images = [
+        to_image(draw_exposure(seed, settings, visit, detector, quiescent=True).raw)
+        for visit in template_visits(seed, settings, field, band)
+    ]
+    return coadd(
+        images, field_wcs(settings, field, detector).shifted(-margin, -margin), (side, side)
+    )
 
 
 def build_templates(
