@@ -26,6 +26,7 @@ _IDLE_S = 30.0
 _CELLS_A_CALL = 4000
 _BYTES_A_CALL = 1 << 20
 _ROWS_A_CALL = 1000
+_TEXT_LENGTH = 300
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 3.0
 _HOPELESS = (
@@ -173,7 +174,7 @@ class _HBaseTable:
             self.put(group, stamp)
 
     def get(self, key: bytes, columns: Sequence[bytes] | None = None) -> dict[bytes, bytes] | None:
-        chosen = None if columns is None else list(columns)
+        chosen = _chosen(columns)
         found = self._call(
             lambda connection: connection.client.getRowWithColumns(self._name, key, chosen, {})
         )
@@ -182,7 +183,7 @@ class _HBaseTable:
     def get_many(
         self, keys: Sequence[bytes], columns: Sequence[bytes] | None = None
     ) -> dict[bytes, dict[bytes, bytes]]:
-        chosen = None if columns is None else list(columns)
+        chosen = _chosen(columns)
         made: dict[bytes, dict[bytes, bytes]] = {}
         for low in range(0, len(keys), _ROWS_A_CALL):
             part = list(keys[low : low + _ROWS_A_CALL])
@@ -217,7 +218,7 @@ class _HBaseTable:
         if columns is None:
             self._call(lambda connection: connection.client.deleteAllRow(self._name, key, {}))
             return
-        doomed = list(columns)
+        doomed = _chosen(columns)
         self._call(lambda connection: connection.table(self._name).delete(key, doomed))
 
     def _send(self, rows: list[tuple[bytes, Row]], timestamp_ms: int | None) -> None:
@@ -231,13 +232,18 @@ class _HBaseTable:
         self._call(send)
 
 
+def _chosen(columns: Sequence[bytes] | None) -> list[bytes] | None:
+    # The gateway takes a family without its colon only.
+    return None if columns is None else [column.removesuffix(b":") for column in columns]
+
+
 def _scan(
     start: bytes, stop: bytes, columns: Sequence[bytes] | None, size: int, first_cell: bool
 ) -> Any:
     return happybase.table.TScan(
         startRow=start,
         stopRow=stop or None,
-        columns=None if columns is None else list(columns),
+        columns=_chosen(columns),
         caching=size,
         filterString=b"FirstKeyOnlyFilter()" if first_cell else None,
     )
@@ -306,4 +312,4 @@ def _drop(connection: Any, name: str) -> None:
 def _text(error: BaseException) -> str:
     message = getattr(error, "message", None) or str(error)
     text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
-    return f"{type(error).__name__} {next(iter(text.splitlines()), '')}"
+    return f"{type(error).__name__} {next(iter(text.splitlines()), '')[:_TEXT_LENGTH]}"
