@@ -64,15 +64,19 @@ class LightCurves:
         entries = history.flatten()
         band = pc.fill_null(pc.index_in(entries.field("band"), value_set=pa.array(BANDS)), -1)
         lengths = pc.fill_null(pc.list_value_length(history), 0).to_numpy(zero_copy_only=False)
-        return cls(
+        arrays = [
             np.repeat(np.arange(len(history)), lengths),
-            entries.field("midpointMjdTai").to_numpy(zero_copy_only=False),
-            entries.field("psfFlux").to_numpy(zero_copy_only=False),
-            entries.field("psfFluxErr").to_numpy(zero_copy_only=False),
-            len(history),
+            *(
+                entries.field(name).to_numpy(zero_copy_only=False)
+                for name in ("midpointMjdTai", "psfFlux", "psfFluxErr")
+            ),
             band.to_numpy(zero_copy_only=False).astype(np.int8),
             entries.field("kind").to_numpy(zero_copy_only=False),
-        )
+        ]
+        for array in arrays:
+            array.flags.writeable = False  # others read them too
+        alert, mjd, flux, flux_err, code, kind = arrays
+        return cls(alert, mjd, flux, flux_err, len(history), code, kind)
 
     def __len__(self) -> int:
         return int(self.alert.size)

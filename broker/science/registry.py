@@ -8,6 +8,7 @@ import types
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,11 @@ class Contributions:
 
     def provider(self, parameter: str) -> ScienceModule | None:
         """Return the module whose output a parameter names, None if it is not an output."""
-        for module in self.modules:
-            if any(column.python_name == parameter for column in module.outputs):
-                return module
-        return None
+        return self._providers.get(parameter)
+
+    @cached_property
+    def _providers(self) -> dict[str, ScienceModule]:
+        return {c.python_name: module for module in self.modules for c in module.outputs}
 
     def needed_by(self, contribution: Contribution) -> tuple[ScienceModule, ...]:
         """Return the modules that must run before one, in order, those before them included."""
