@@ -124,17 +124,13 @@ class KafkaTopics:
         known = self._partitions(name)
         if partition is not None and partition not in known:
             raise ServiceError(f"topic {name} has no partition {partition}", topic=name)
-        producer = self._get_producer()
-        sent: list[Coordinate] = []
-        waiting: list[Any] = []
-        in_flight = 0
-        for message in messages:
-            waiting.append(self._hand_over(producer, name, message, partition))
-            in_flight += len(message.value or b"")
-            if in_flight > _IN_FLIGHT_BYTES or len(waiting) >= _IN_FLIGHT_MESSAGES:
-                sent += self._acknowledged(producer, waiting)
-                waiting, in_flight = [], 0
-        return sent + self._acknowledged(producer, waiting)
+        try:
+            return self._send(self._get_producer(), name, messages, partition)
+        except KafkaError:
+            # After an error an idempotent producer may refuse all that follows.
+            with self._lock:
+                self._drop_producer()
+            raise
 
     @_translated
     def ranges(self, name: str) -> list[OffsetRange]:
@@ -246,6 +242,8 @@ class KafkaTopics:
                 enable_auto_commit=False,
                 allow_auto_create_topics=False,
                 auto_offset_reset="earliest",
+                # What is read is there already, and a fetch beyond it must not hold up the next.
+                fetch_max_wait_ms=5,
                 fetch_max_bytes=_MAX_REQUEST_BYTES,
                 max_partition_fetch_bytes=4 << 20,
                 receive_message_max_bytes=4 * _MAX_REQUEST_BYTES,
@@ -262,11 +260,14 @@ class KafkaTopics:
 
     def _drop_clients(self) -> None:
         """Forget producer and consumers, with what they believe about deleted topics."""
+        self._drop_producer()
+        while self._idle:
+            self._idle.pop().close()
+
+    def _drop_producer(self) -> None:
         if self._producer is not None:
             self._producer.close(timeout=self._timeout_s)
             self._producer = None
-        while self._idle:
-            self._idle.pop().close()
 
     # Parts
 
@@ -295,6 +296,20 @@ class KafkaTopics:
         with self._lock:
             found = self._get_admin().list_partition_offsets(wanted)
         return {part.partition: int(answer.offset) for part, answer in found.items()}
+
+    def _send(
+        self, producer: Any, name: str, messages: Iterable[Message], partition: int | None
+    ) -> list[Coordinate]:
+        sent: list[Coordinate] = []
+        waiting: list[Any] = []
+        in_flight = 0
+        for message in messages:
+            waiting.append(self._hand_over(producer, name, message, partition))
+            in_flight += len(message.value or b"")
+            if in_flight > _IN_FLIGHT_BYTES or len(waiting) >= _IN_FLIGHT_MESSAGES:
+                sent += self._acknowledged(producer, waiting)
+                waiting, in_flight = [], 0
+        return sent + self._acknowledged(producer, waiting)
 
     def _hand_over(self, producer: Any, name: str, message: Message, partition: int | None) -> Any:
         return producer.send(
