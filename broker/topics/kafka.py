@@ -244,19 +244,26 @@ class KafkaTopics:
                 auto_offset_reset="earliest",
                 # What is read is there already, and a fetch beyond it must not hold up the next.
                 fetch_max_wait_ms=5,
+                retry_backoff_ms=5,
                 fetch_max_bytes=_MAX_REQUEST_BYTES,
                 max_partition_fetch_bytes=4 << 20,
                 receive_message_max_bytes=4 * _MAX_REQUEST_BYTES,
                 max_poll_records=1000,
             )
+        usable = False
         try:
             yield consumer
-        except BaseException:
-            consumer.close()
+            usable = True
+        except GeneratorExit:  # a reader that stops early
+            usable = True
             raise
-        consumer.assign([])
-        with self._lock:
-            self._idle.append(consumer)
+        finally:
+            if usable:
+                consumer.unsubscribe()
+                with self._lock:
+                    self._idle.append(consumer)
+            else:
+                consumer.close()
 
     def _drop_clients(self) -> None:
         """Forget producer and consumers, with what they believe about deleted topics."""

@@ -12,13 +12,13 @@ from broker.topics.topic import Message, TopicSettings
 pytestmark = pytest.mark.servers
 
 
-def test_a_read_ends_although_the_last_offset_is_a_marker(kafka_topics, config):
+def test_a_read_ends_although_the_last_offset_is_a_marker(kafka_topics, stack):
     """A committed transaction leaves a marker that no reader gets, at an offset of its own."""
     name = "contract-marker"
     kafka_topics.create(name, TopicSettings(partitions=1))
     try:
         producer = KafkaProducer(
-            bootstrap_servers=config.kafka.bootstrap, transactional_id="contract-marker"
+            bootstrap_servers=stack.kafka.bootstrap, transactional_id="contract-marker"
         )
         producer.init_transactions()
         producer.begin_transaction()
