@@ -240,7 +240,7 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
         hint = hints[key]
         made[key] = (
             _build(hint, value, name)
-            if dataclasses.is_dataclass(hint)
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
             else _cast(hint, value, name)
         )
     return kind(**made)

@@ -151,7 +151,11 @@ def start_query(
 
 
 def run_queries(
-    config: Config, queries: Sequence[str], *, until_idle: bool = False
+    config: Config,
+    queries: Sequence[str],
+    *,
+    until_idle: bool = False,
+    input_is_complete: Callable[[], bool] = lambda: True,
 ) -> dict[str, Any]:
     """Run queries in this process until SIGTERM or Ctrl-C, or until all input is through.
 
@@ -167,6 +171,8 @@ def run_queries(
     until_idle : bool
         End when each query, in the order in which data pass them, has finished every message of
         its topics and nothing new has come for `stream.idle_s`.
+    input_is_complete : callable
+        With `until_idle`: whether whoever fills the topics has finished; before, idle is no end.
 
     Returns
     -------
@@ -194,7 +200,8 @@ def run_queries(
         try:
             for one in running:
                 one.start()
-            _watch(running, topics, idle_s=config.stream.idle_s if until_idle else None)
+            idle_s = config.stream.idle_s if until_idle else None
+            _watch(running, topics, idle_s=idle_s, input_is_complete=input_is_complete)
         finally:
             _stopping.set()
             for one in running:
@@ -206,13 +213,19 @@ def run_queries(
     return {"seconds": time.monotonic() - began, "queries": summary}
 
 
-def _watch(running: Sequence["_Supervised"], topics: Topics, *, idle_s: float | None) -> None:
+def _watch(
+    running: Sequence["_Supervised"],
+    topics: Topics,
+    *,
+    idle_s: float | None,
+    input_is_complete: Callable[[], bool],
+) -> None:
     """Return when the process shall end, or when nothing has been left to do for `idle_s`."""
     idle_since: float | None = None
     while not _stopping.wait(_POLL_S):
         for one in running:
             one.check()
-        if idle_s is None:
+        if idle_s is None or not input_is_complete():
             continue
         # In the order of the data: what an earlier query gives a later one is there once the
         # earlier one has finished its batch.

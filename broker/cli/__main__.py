@@ -1,0 +1,5 @@
+"""`python -m broker.cli` is the command `broker`."""
+
+from broker.cli.main import main
+
+main()

@@ -1,0 +1,159 @@
+"""`broker demo`: a small simulated night, from the sky to the topics, and its report."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.cli.assemble import make_tables, make_topics
+from broker.cli.main import load
+from broker.cli.output import emit_json, json_option
+from broker.config import Config
+from broker.errors import ServiceError
+from broker.topics.topic import Message, Topics, TopicSettings
+
+_BAD_DATA = 20
+_SURVEY_PACKETS = {"ztf": 200, "lsst": 60}
+"""Simulated packets of real surveys that the demo sends beside its images."""
+
+
+@click.command()
+@click.option(
+    "--packets",
+    "packets_path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Send the packets (*.avro) under this folder too, instead of simulated ones of surveys.",
+)
+@click.option("--preset", type=click.Choice(["demo", "test"]), default="demo", show_default=True)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, packets_path: Path | None, preset: str, as_json: bool) -> None:
+    """Run a night: start the services, simulate, stream until all is through, compare with truth.
+
+    Each call simulates the night after the last one. Ends with exit code 20 if the ledger does not
+    close or the alerts are not as complete, as pure, or as honest as they must be.
+
+    Example: broker demo
+    """
+    from broker.cli.demo_report import make_report, print_report, take_marks
+    from broker.local.stack import up
+    from broker.streaming.query import QUERIES, run_queries
+
+    config = load(ctx)
+    _say("Starting Kafka and HBase …")
+    up(config)
+    topics, tables = make_topics(config), make_tables(config)
+    try:
+        marks = take_marks(config, topics)
+        night_index = _next_night(config)
+        sent = _send_packets(config, topics, packets_path, night_index)
+        _say("Drawing the night and running the three queries …")
+        with _simulation(ctx, night_index, preset) as simulation:
+            summary = run_queries(
+                config, QUERIES, until_idle=True, input_is_complete=simulation.is_complete
+            )
+        _say("Comparing with the truth …")
+        report = make_report(config, topics, tables, marks, simulation.row(), summary, sent)
+    finally:
+        topics.close()
+        tables.close()
+    if as_json:
+        emit_json(report.as_json())
+    else:
+        print_report(report, config)
+    if not report.night.is_good:
+        sys.exit(_BAD_DATA)
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
+
+
+def _next_night(config: Config) -> int:
+    """Return how many nights the run has seen."""
+    return len(list(config.run_path("truth").glob("*.parquet")))
+
+
+def _send_packets(
+    config: Config, topics: Topics, folder: Path | None, night_index: int
+) -> dict[str, int]:
+    """Publish packets of real surveys, from files or simulated; return how many of each."""
+    if folder is None:
+        from broker.simulation.packets import simulate_packets
+
+        made = {
+            survey: list(simulate_packets(survey, number, night_index + 1))
+            for survey, number in _SURVEY_PACKETS.items()
+        }
+    else:
+        made = _packets_of_files(folder)
+    for survey, packets in made.items():
+        name = config.the_run.alerts_topic(survey)
+        topics.create(name, TopicSettings(partitions=config.kafka.partitions))
+        topics.send(name, [Message(packet) for packet in packets])
+    return {survey: len(packets) for survey, packets in made.items()}
+
+
+def _packets_of_files(folder: Path) -> dict[str, list[bytes]]:
+    """Sort files by what they begin with: containers are ZTF's, framed packets Rubin's."""
+    made: dict[str, list[bytes]] = {"ztf": [], "lsst": []}
+    for path in sorted(folder.rglob("*.avro")):
+        packet = path.read_bytes()
+        made["lsst" if packet[:1] == b"\x00" else "ztf"].append(packet)
+    return made
+
+
+class _Simulation:
+    """The simulator, in a process of its own: images come while the queries run."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def is_complete(self) -> bool:
+        """Whether all images are published.
+
+        Raises
+        ------
+        ServiceError
+            If the simulator failed.
+        """
+        code = self._process.poll()
+        if code:
+            raise ServiceError(f"the simulator ended with {code}: {self._errors()}")
+        return code == 0
+
+    def row(self) -> dict[str, Any]:
+        """Return what it says of the night."""
+        assert self._process.stdout is not None  # noqa: S101  # it was opened as a pipe
+        row: dict[str, Any] = json.loads(self._process.stdout.read())[0]
+        return row
+
+    def _errors(self) -> str:
+        return self._process.stderr.read().strip() if self._process.stderr else ""
+
+
+@contextmanager
+def _simulation(ctx: click.Context, night_index: int, preset: str) -> Iterator[_Simulation]:
+    given = ctx.find_root().params
+    command = [sys.executable, "-m", "broker.cli"]
+    if given["config_path"]:
+        command += ["--config", str(given["config_path"])]
+    if given["run_name"]:
+        command += ["--run", given["run_name"]]
+    command += ["simulate", "night", "--night-index", str(night_index), "--preset", preset]
+    process = subprocess.Popen(
+        [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield _Simulation(process)
+    except BaseException:
+        process.terminate()
+        time.sleep(0.1)
+        process.kill()
+        raise
