@@ -1,0 +1,147 @@
+"""A few images through query 1 on real servers: alerts, dead letters, repeats, the ledger."""
+
+import dataclasses
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from broker.alerts.packet import decode_sim
+from broker.imaging.message import decode_raw, encode_image
+from broker.imaging.templates import TemplateStore
+from broker.simulation.observatory import make_templates, simulate_night, template_version
+from broker.simulation.settings import TEST
+from broker.store.audit import audit
+from broker.store.ledger import Ledger
+from broker.store.objects import DetectorStore
+from broker.streaming import images
+from broker.streaming.query import checkpoint_path
+from broker.topics.publish import read_all, read_dead_letters
+from broker.topics.topic import Message, TopicSettings
+
+SEED = 5
+SURVEY = dataclasses.replace(TEST, bands=("r", "g"), visits_per_band=2, transient_density=60_000.0)
+
+
+@pytest.fixture(scope="module")
+def sky():
+    """The night's messages by band, and the templates."""
+    night = simulate_night(seed=SEED, settings=SURVEY)
+    messages = {"r": [], "g": []}
+    for exposure in night.exposures():
+        messages[exposure.visit.band].append(exposure.message)
+    return messages, list(make_templates(SEED, SURVEY))
+
+
+def all_masked(message):
+    raw = decode_raw(message.value)
+    calibration = dataclasses.replace(raw.calibration, visit=raw.calibration.visit + 500)
+    return Message(
+        encode_image(
+            dataclasses.replace(raw, pixels=np.zeros_like(raw.pixels), calibration=calibration)
+        )
+    )
+
+
+def run_to_the_end(spark, config):
+    query = images.start(spark, config)
+    try:
+        query.processAllAvailable()
+    finally:
+        query.stop()
+
+
+def audited(config, topics, tables):
+    run = config.the_run
+    return audit(
+        "images",
+        Ledger(tables, run).consumed("images"),
+        detectors=DetectorStore(tables, run).all(),
+        dead_letters=[letter.origin for letter in read_dead_letters(topics, run)],
+    )
+
+
+def test_images_become_alerts_once_and_each_message_is_accounted_for(
+    spark, stack, run, kafka_topics, hbase_tables, sky
+):
+    config = dataclasses.replace(stack, run=run.name)
+    messages, templates = sky
+    version = template_version(SEED, SURVEY)
+    store = TemplateStore(config.run_path("templates"))
+    store.put(version, [image for image in templates if image.band == "r"])
+    (first, second), (without_template, _) = messages["r"], messages["g"]
+    topic = run.internal_topic("ccd-images")
+    kafka_topics.create(topic, TopicSettings(partitions=2))
+    kafka_topics.send(topic, [first, without_template], partition=0)
+    kafka_topics.send(
+        topic,
+        [
+            Message(first.value[:-1000]),
+            all_masked(first),
+            Message(None, key=b"tombstone"),
+            second,
+            Message(first.value),
+        ],
+        partition=1,
+    )
+
+    run_to_the_end(spark, config)
+
+    # Every message stands in exactly one place.
+    result = audited(config, kafka_topics, hbase_tables)
+    (row,) = result.rows
+    assert result.problems == ()
+    assert (row.consumed, row.stored, row.duplicates) == (7, 2, 1)
+    assert (row.dead_letters, row.no_template, row.missing) == (3, 1, 0)
+    reasons = {x.origin.offset: x.reason for x in read_dead_letters(kafka_topics, run)}
+    assert "truncated or damaged" in reasons[0]
+    assert "masked" in reasons[1]
+    assert "empty" in reasons[2]
+
+    # The packets are of our schema and say what the images say.
+    alerts = list(read_all(kafka_topics, run.alerts_topic("sim")))
+    records = [decode_sim(alert.value) for alert in alerts]
+    n_alerts = {d.visit: d.n_alerts for d in DetectorStore(hbase_tables, run).all()}
+    assert Counter(r["diaSource"]["visit"] for r in records) == {
+        v: n for v, n in n_alerts.items() if n
+    }
+    assert len(n_alerts) == 4
+    assert len({r["diaSourceId"] for r in records}) == len(records) > 10
+    assert {r["diaSource"]["templateVersion"] for r in records} == {version}
+    assert all(
+        r["cutoutScience"] and r["cutoutTemplate"] and r["cutoutDifference"] for r in records
+    )
+    seen_again = [r for r in records if r["prvDiaSources"]]
+    assert seen_again
+    for r in seen_again:
+        (before,) = r["prvDiaSources"]
+        assert before["diaObjectId"] == r["diaSource"]["diaObjectId"] == before["diaSourceId"]
+        assert before["midpointMjdTai"] < r["diaSource"]["midpointMjdTai"]
+        assert r["diaObject"]["nDiaSources"] == 2
+    assert {a.header("image") for a in alerts} <= {
+        b"%s/0/0" % topic.encode(),
+        b"%s/1/3" % topic.encode(),
+    }
+
+    # The same messages once more, as after a crash before Spark's commit: the same bytes.
+    shutil.rmtree(checkpoint_path(config, "images"))
+    run_to_the_end(spark, config)
+
+    again = Counter(m.value for m in read_all(kafka_topics, run.alerts_topic("sim")))
+    assert again == Counter({alert.value: 2 for alert in alerts})
+    assert audited(config, kafka_topics, hbase_tables) == result
+
+    # Once there is a template, the image without one is processed, and only that one.
+    store.put(f"{version}-2", templates)
+    run_to_the_end(spark, config)
+
+    new = [
+        decode_sim(m.value)
+        for m in read_all(kafka_topics, run.alerts_topic("sim"))
+        if m.value not in again
+    ]
+    assert {r["diaSource"]["band"] for r in new} == {"g"}
+    assert {r["diaSource"]["templateVersion"] for r in new} == {f"{version}-2"}
+    (row,) = audited(config, kafka_topics, hbase_tables).rows
+    assert (row.stored, row.duplicates, row.no_template, row.missing) == (3, 1, 0, 0)
