@@ -18,7 +18,7 @@ _PROBE_S = 10.0
 
 # What HBase's own start script sets for Java 17. Without the opened java.nio, HBase takes a path
 # on which its fuzzy row filter drops rows.
-_JAVA_17 = (
+JAVA_17 = (
     "-Dorg.apache.hbase.thirdparty.io.netty.tryReflectionSetAccessible=true",
     *("--add-modules", "jdk.unsupported"),
     *("--add-opens", "java.base/java.io=ALL-UNNAMED"),
@@ -39,8 +39,13 @@ log4j.appender.log.MaxFileSize=10MB
 log4j.appender.log.MaxBackupIndex=2
 log4j.appender.log.layout=org.apache.log4j.PatternLayout
 log4j.appender.log.layout.ConversionPattern=%d %p %m (%c)%n
-# It warns at every connection that the registry in use will be replaced in HBase 3.
-log4j.logger.org.apache.hadoop.hbase.client.ConnectionFactory=ERROR
+# These warn at every start or stop, with long traces, of what is as it should be here.
+log4j.logger.org.apache.hadoop.hbase.client.ConnectionImplementation=ERROR
+log4j.logger.org.apache.hadoop.hbase.client.ZKConnectionRegistry=ERROR
+log4j.logger.org.apache.hadoop.hbase.ZNodeClearer=ERROR
+log4j.logger.org.apache.hadoop.metrics2.impl.MetricsConfig=ERROR
+log4j.logger.org.apache.hadoop.util.NativeCodeLoader=ERROR
+log4j.logger.org.apache.zookeeper.ClientCnxn=ERROR
 """
 
 
@@ -98,7 +103,7 @@ def _command(config: Config, folder: Path, name: str, main: list[str]) -> list[s
         jars=[folder / "conf", *hbase_jars(config.cache)],
         heap_mb=heap_mb,
         options=[
-            *_JAVA_17,
+            *JAVA_17,
             collector,
             f"-Dlog4j.configuration=file:{folder / 'conf' / f'{name}-log4j.properties'}",
         ],
@@ -126,6 +131,9 @@ def _settings(config: Config, folder: Path) -> dict[str, object]:
         "hbase.zookeeper.property.clientPort": settings.zookeeper_port,
         "hbase.zookeeper.property.dataDir": folder / "zookeeper",
         "zookeeper.session.timeout": 20_000,
+        # When it stops, ZooKeeper, in the same process, goes first: waiting for it is in vain.
+        "zookeeper.recovery.retry": 1,
+        "zookeeper.recovery.retry.intervalmill": 200,
         "hbase.localcluster.assign.random.ports": "false",
         "hbase.master.hostname": "localhost",
         "hbase.master.ipc.address": "127.0.0.1",

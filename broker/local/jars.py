@@ -25,7 +25,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from broker.config import load_config
-from broker.errors import BrokerError, ServiceError
+from broker.errors import BrokerError, ConfigError, ServiceError
 from broker.local.java import find_java
 
 SETS = ("spark", "kafka", "hbase")
@@ -87,6 +87,21 @@ def hbase_jars(cache: Path) -> list[Path]:
 def _jars(cache: Path, which: str) -> list[Path]:
     ensure_jars(cache, sets=(which,))
     return [cache / "jars" / jar.file_name for jar in pinned() if which in jar.sets]
+
+
+def package_jar(pattern: str) -> Path:
+    """Return a jar that Spark's Python package holds, such as `ivy-*.jar`.
+
+    Raises
+    ------
+    ConfigError
+        If the package is not installed.
+    """
+    spec = importlib.util.find_spec("pyspark")  # found, not imported: that takes a second
+    if spec is not None and spec.origin is not None:
+        for path in sorted((Path(spec.origin).parent / "jars").glob(pattern)):
+            return path
+    raise ConfigError("pyspark is not installed: pip install nightjar-broker[stream]")
 
 
 def ensure_jars(cache: Path, *, sets: Sequence[str] = SETS) -> None:
@@ -240,7 +255,7 @@ def _start_ivy(java: Path, work: Path, jars: Sequence[Jar]) -> subprocess.Popen[
         "-XX:TieredStopAtLevel=1",
         f"-Divy.default.ivy.user.dir={work}",
         "-cp",
-        str(_ivy_jar()),
+        str(package_jar("ivy-*.jar")),
         "org.apache.ivy.Main",
         *("-settings", str(settings), "-ivy", str(work / "ivy.xml")),
         *("-cache", str(work / "cache"), "-types", "jar", "bundle", "-confs", "default"),
@@ -267,14 +282,6 @@ def _module(jars: Sequence[Jar]) -> str:
 
 def _user_settings() -> Path:
     return Path.home() / ".ivy2" / "ivysettings.xml"
-
-
-def _ivy_jar() -> Path:
-    spec = importlib.util.find_spec("pyspark")  # found, not imported: that takes a second
-    if spec is not None and spec.origin is not None:
-        for path in sorted((Path(spec.origin).parent / "jars").glob("ivy-*.jar")):
-            return path
-    raise ServiceError("pyspark is not installed: install nightjar-broker[stream]")
 
 
 def _fetched_bytes(work: Path) -> int:

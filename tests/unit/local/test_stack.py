@@ -1,0 +1,70 @@
+"""What stops a start before it begins, each with what to do about it."""
+
+import socket
+from contextlib import closing
+
+import pytest
+
+from broker.config import Config
+from broker.errors import ConfigError
+from broker.local import stack
+from broker.local.service import Port
+from broker.local.stack import ServiceStatus, check_ports, check_room, down, status
+
+
+def test_a_taken_port_is_named_with_its_setting():
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        number = other.getsockname()[1]
+
+        with pytest.raises(
+            ConfigError, match=rf"port {number} \(kafka\.port\) is taken.*KAFKA__PORT"
+        ):
+            check_ports([Port("kafka.port", "127.0.0.1", number)])
+
+
+def test_a_free_port_is_no_error():
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        number = other.getsockname()[1]
+
+    check_ports([Port("kafka.port", "127.0.0.1", number)])
+
+
+def test_servers_of_another_machine_are_not_started_here():
+    # 192.0.2.0/24 is kept for documentation: no machine has it.
+    with pytest.raises(
+        ConfigError, match=r"hbase\.host is 192\.0\.2\.1, which is not this machine"
+    ):
+        check_ports([Port("hbase.thrift_port", "192.0.2.1", 19090)])
+
+
+def test_too_little_memory_or_disk_is_an_error_that_says_how_much(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"\d+ MB of memory are available; .*need 1000000000 MB"):
+        check_room(tmp_path, need_memory_mb=10**9)
+
+    monkeypatch.setattr(stack, "_MIN_FREE_DISK_MB", 10**12)
+    with pytest.raises(ConfigError, match=r"MB of disk are free at .*set BROKER_HOME"):
+        check_room(tmp_path, need_memory_mb=1)
+
+
+def test_nothing_runs_in_a_new_home_and_nothing_is_made_there(tmp_path):
+    config = Config(home=tmp_path / "home", cache=tmp_path)
+
+    assert down(config) == []
+    assert [(s.name, s.state, s.pid) for s in status(config)] == [
+        ("kafka", "stopped", None),
+        ("hbase", "stopped", None),
+        ("thrift", "stopped", None),
+    ]
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_server_that_ended_by_itself_is_shown_as_dead(tmp_path):
+    config = Config(home=tmp_path, cache=tmp_path)
+    (tmp_path / "pid").mkdir()
+    (tmp_path / "pid" / "kafka.json").write_text('{"pid": 1, "started": 1.0, "port": 7}')
+
+    shown = status(config)[0]
+
+    assert shown == ServiceStatus(
+        "kafka", "dead", None, config.kafka.port, None, tmp_path / "logs" / "kafka.log"
+    )
