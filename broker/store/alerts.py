@@ -20,7 +20,7 @@ from broker.store import keys
 from broker.store.layouts import STAMP, Shared
 from broker.store.table import Tables
 from broker.store.tables import create_tables, drop_tables
-from broker.types import Coordinate, Run
+from broker.types import Coordinate, Run, night_of
 from broker.units import separation_arcsec
 
 _NOT_STORED = frozenset(("history", "origin", *CUTOUTS))
@@ -28,6 +28,7 @@ _CANONICAL, _PROVENANCE, _KEY = b"c:v", b"p:v", b"k:a"
 _PLACE = struct.Struct(">dd")
 _SCHEMA_ID = struct.Struct(">q")
 _GET_ROWS = 500
+_US_PER_DAY = 86_400e6
 
 Cells = dict[bytes, bytes]
 
@@ -138,6 +139,15 @@ class AlertStore:
             for separation, key in found
             if key in rows
         ]
+
+    def night(self, night: str) -> Iterator[dict[str, Any]]:
+        """Yield the alerts observed in a night (`YYYYMMDD`), as of `alert`, in no order.
+
+        The whole table is read: this is for the table that is written once a night.
+        """
+        for key, row in self._alerts.scan():
+            if night_of(keys.split_alert_key(key)[2] / _US_PER_DAY) == night:
+                yield self._record(row)
 
     def origins(self) -> Iterator[tuple[str, str, list[Coordinate]]]:
         """Yield survey, diaSourceId and the coordinates of its packets, of every alert."""
