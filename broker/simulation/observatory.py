@@ -41,7 +41,7 @@ class Exposure:
     Parameters
     ----------
     message : Message
-        Of the topic `ccd-images`, with the key `<visit>-<detector>`.
+        Of the topic `ccd-images`, with the key `<field>-<detector>`.
     truth : pa.Table
         With the schema `TRUTH`.
     visit : Visit
@@ -91,7 +91,8 @@ class Night:
     def exposure(self, visit: Visit, detector: int) -> Exposure:
         """Draw one detector of one visit: the same whatever else is drawn."""
         drawn = self.draw(visit, detector)
-        key = f"{visit.visit}-{detector}".encode()
+        # One key a place on the sky: its images stay in time order, on one partition.
+        key = f"{visit.field}-{detector}".encode()
         return Exposure(
             Message(encode_image(drawn.raw), key=key),
             truth_of(self.seed, self.settings, drawn),
