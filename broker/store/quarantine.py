@@ -82,7 +82,7 @@ class Quarantine:
 
     def _write(self, kind: bytes, name: str, version: str, reason: str) -> None:
         # Each event is a cell of its own: nothing is read, counted up or deleted.
-        unique = b"%013x-%d-%d" % (time.time_ns() // 1_000_000, os.getpid(), next(self._turn))
+        unique = b"%016x-%d-%d" % (time.time_ns(), os.getpid(), next(self._turn))
         row = {kind + unique: reason.encode()[:2000]}
         self._table.put([(joined((name, version)), row)])
 
@@ -91,21 +91,22 @@ class Quarantine:
         releases = [_when(column, _RELEASE) for column in row if column.startswith(_RELEASE)]
         released = max(releases, default=-1)
         failures = sorted(
-            (_when(column, _FAILURE), reason)
-            for column, reason in row.items()
+            (_when(column, _FAILURE), text)
+            for column, text in row.items()
             if column.startswith(_FAILURE)
         )
         since = [failure for failure in failures if failure[0] > released]
-        last = failures[-1] if failures else (None, b"")
+        last_ns, reason = failures[-1] if failures else (None, b"")
         return QuarantineStatus(
             name=name,
             version=version,
             failures=len(since),
             quarantined=len(since) >= self._limit,
-            last_failure_ms=last[0],
-            reason=last[1].decode(errors="replace"),
+            last_failure_ms=None if last_ns is None else last_ns // 1_000_000,
+            reason=reason.decode(errors="replace"),
         )
 
 
 def _when(column: bytes, kind: bytes) -> int:
+    """Return the time of an event. [ns since 1970]"""
     return int(column.removeprefix(kind).split(b"-")[0], 16)

@@ -10,21 +10,25 @@ from broker.topics.memory import MemoryTopics
 from broker.types import Run
 
 
-@pytest.fixture(scope="session", params=["memory", pytest.param("kafka", marks=pytest.mark.servers)])
+@pytest.fixture(
+    scope="session", params=["memory", pytest.param("kafka", marks=pytest.mark.servers)]
+)
 def topics(request):
     if request.param == "memory":
         return MemoryTopics()
     return request.getfixturevalue("kafka_topics")
 
 
-@pytest.fixture(scope="session", params=["memory", pytest.param("hbase", marks=pytest.mark.servers)])
+@pytest.fixture(
+    scope="session", params=["memory", pytest.param("hbase", marks=pytest.mark.servers)]
+)
 def tables(request):
     if request.param == "memory":
         return MemoryTables()
     return request.getfixturevalue("hbase_tables")
 
 
-@pytest.fixture()
+@pytest.fixture
 def name(topics):
     """A topic's name that no one else uses; the topic is gone afterwards."""
     name = f"contract-{uuid.uuid4().hex[:12]}"
@@ -41,7 +45,7 @@ def run(tables):
     drop_tables(tables, run)
 
 
-@pytest.fixture()
+@pytest.fixture
 def survey():
     """A survey's name that no other test uses."""
     return f"s{uuid.uuid4().hex[:10]}"

@@ -19,7 +19,7 @@ def table(tables):
     tables.drop(name)
 
 
-@pytest.fixture()
+@pytest.fixture
 def at():
     """Return keys below a prefix that no other test uses."""
     prefix = uuid.uuid4().hex[:8].encode()

@@ -214,7 +214,7 @@ def test_an_unknown_partition_is_an_error(topics, name):
 def test_a_message_that_is_too_large_is_refused_and_the_next_is_taken(topics, name):
     topics.create(name, TopicSettings(partitions=1, max_message_bytes=100_000))
 
-    with pytest.raises(ServiceError, match="(?i)too ?large"):
+    with pytest.raises(ServiceError, match=r"(?i)too ?large"):
         topics.send(name, [Message(b"x" * 200_000)])
 
     topics.send(name, [Message(b"y" * 50_000)])
