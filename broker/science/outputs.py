@@ -171,4 +171,5 @@ def _cast(array: pa.Array, column: Column) -> pa.Array:
 
 
 def _wrong_type(column: Column, found: Any) -> ContractError:
-    return ContractError(f"{column.name} is declared {column.dtype} and came as {found}")
+    words = "str" if getattr(found, "kind", "") == "U" else found
+    return ContractError(f"{column.name} is declared {column.dtype} and came as {words}")
