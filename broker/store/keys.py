@@ -74,7 +74,8 @@ def alert_id_key(survey: str, dia_source_id: str) -> bytes:
 
 def salt_splits(regions: int) -> tuple[bytes, ...]:
     """Return the keys at which a salted table is split into regions."""
-    return tuple(b"%02x" % (_SALTS * i // regions) for i in range(1, min(regions, _SALTS)))
+    regions = min(regions, _SALTS)
+    return tuple(b"%02x" % (_SALTS * i // regions) for i in range(1, regions))
 
 
 def sky_key(pixel: int, survey: str, object_name: str) -> bytes:
