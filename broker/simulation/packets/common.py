@@ -20,7 +20,7 @@ from broker.units import ARCSEC_PER_DEG
 
 Bytes = NDArray[np.uint8]
 
-DOUBLE, FLOAT = "double", "float"
+DOUBLE, FLOAT, BOOLEAN = "double", "float", "boolean"
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ def _probe(kind: Kind, digit: int) -> Any:
     if isinstance(kind, Long):
         zigzag = sum(digit << (7 * k) for k in range(kind.width))
         return (zigzag >> 1) ^ -(zigzag & 1)
+    if kind == BOOLEAN:
+        return digit == 2
     code = "<d" if kind == DOUBLE else "<f"
     return struct.unpack(code, bytes([digit * 0x11]) * struct.calcsize(code))[0]
 
@@ -116,7 +118,8 @@ def _column(kind: Kind, values: Any) -> Bytes:
         digits = (groups & np.uint64(0x7F)).astype(np.uint8)
         digits[:, :-1] |= 0x80
         return digits
-    numbers = np.asarray(values).astype("<f8" if kind == DOUBLE else "<f4")
+    dtype = {DOUBLE: "<f8", FLOAT: "<f4", BOOLEAN: "u1"}[kind]
+    numbers = np.asarray(values).astype(dtype)
     return numbers.reshape(-1, 1).view(np.uint8)
 
 

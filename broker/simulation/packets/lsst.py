@@ -11,6 +11,7 @@ from broker import avro
 from broker.alerts.wire import varint
 from broker.avro import Schema
 from broker.simulation.packets.common import (
+    BOOLEAN,
     DOUBLE,
     FLOAT,
     Kind,
@@ -53,6 +54,7 @@ _FLOATS = (
 _SOURCE: dict[str, Kind] = {
     **dict.fromkeys(_DOUBLES, DOUBLE),
     **dict.fromkeys(_FLOATS, FLOAT),
+    **dict.fromkeys(("isNegative", "is_negative"), BOOLEAN),
     "diaSourceId": _ID,
     "visit": Long(4),
     "detector": Long(2),
@@ -240,6 +242,8 @@ def _fluxes(flux: Any, flux_err: Any) -> dict[str, Any]:
     return {
         "psfFlux": flux,
         "psfFluxErr": flux_err,
+        "isNegative": np.less(flux, 0.0),
+        "is_negative": np.less(flux, 0.0),
         "apFlux": flux * 1.05,
         "apFluxErr": flux_err * 2.0,
         "snr": np.abs(flux) / flux_err,
