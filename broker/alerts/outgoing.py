@@ -16,15 +16,12 @@ import fastavro
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from broker.alerts.columns import AVRO_TYPES, CUTOUTS, SCALARS, Column
+from broker.alerts.columns import AVRO_TYPES, SCALARS, Column
+from broker.alerts.tails import NAMESPACE, encode_tails, tail_fields
 from broker.avro import Schema, frame, parse, schema_id
 from broker.errors import ConfigError
 
 VARIANTS = ("slim", "full")
-NAMESPACE = "nightjar"
-
-_KINDS = ("detection", "upperLimit", "forced")
-"""Avro allows no dash in a symbol; in the order of `columns.KINDS`."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +80,8 @@ class PacketFormat:
     def schemas(self) -> dict[str, tuple[int, Schema]]:
         """Id and schema by variant; they are to be on the schemas topic before the first packet."""
         slim = [*self._head_fields, *self._science_fields]
-        made = {"slim": _record("Alert", slim), "full": _record("Alert", [*slim, *_tail_fields()])}
+        made = {"slim": _record("Alert", slim), "full": _record("Alert", [*slim, *tail_fields()])}
         return {variant: (schema_id(schema), schema) for variant, schema in made.items()}
-
-    @cached_property
-    def _parsed(self) -> tuple[Any, Any]:
-        """The slim schema, parsed, and that of what a full packet has after it."""
-        return parse(self.schemas["slim"][1]), parse(_record("Tail", _tail_fields()))
 
     def encode(
         self,
@@ -114,17 +106,13 @@ class PacketFormat:
         """
         heads = _rows(batch.select([c.name for c in (*SCALARS, *self.matches)]))
         sciences = self._sciences(outputs, status) if self.modules else [{} for _ in heads]
-        histories = [_published(h) for h in batch.column("history").to_pylist()]
-        cutouts = batch.select(list(CUTOUTS)).to_pylist()
         slim_id, full_id = (self.schemas[variant][0] for variant in VARIANTS)
-        slim_schema, tail_schema = self._parsed
+        schema = parse(self.schemas["slim"][1])
         packets = []
-        for head, science, names, history, images in zip(
-            heads, sciences, topics, histories, cutouts, strict=True
+        for head, science, names, tail in zip(
+            heads, sciences, topics, encode_tails(batch), strict=True
         ):
-            record = {**head, "topics": list(names), "modules": science}
-            slim = _write(slim_schema, record)
-            tail = _write(tail_schema, {"history": history, **images})
+            slim = _write(schema, {**head, "topics": list(names), "modules": science})
             packets.append((frame(slim_id, slim), frame(full_id, slim + tail)))
         return packets
 
@@ -202,49 +190,6 @@ def _module_field(module: ModuleColumns) -> Schema:
     return {"name": module.name, "type": _record(f"Module_{module.name}", [*said, *columns])}
 
 
-def _tail_fields() -> list[Schema]:
-    epoch = _record(
-        "Epoch",
-        [
-            {"name": "midpointMjdTai", "type": "double", "doc": "Middle of the exposure. [d]"},
-            {"name": "band", "type": ["null", "string"], "default": None, "doc": "Passband."},
-            {
-                "name": "psfFlux",
-                "type": ["null", "float"],
-                "default": None,
-                "doc": "PSF flux on the difference image; null for an upper limit. [nJy]",
-            },
-            {
-                "name": "psfFluxErr",
-                "type": ["null", "float"],
-                "default": None,
-                "doc": "1-sigma error of psfFlux, or of the limit. [nJy]",
-            },
-            {
-                "name": "kind",
-                "type": {"type": "enum", "name": "EpochKind", "symbols": list(_KINDS)},
-                "doc": "A detection, an upper limit, or a forced measurement.",
-            },
-        ],
-    )
-    history: Schema = {
-        "name": "history",
-        "type": {"type": "array", "items": epoch},
-        "doc": "What everyone may see of the object's measurements, in the order of time, "
-        "this alert's own last.",
-    }
-    images = [
-        {
-            "name": name,
-            "type": ["null", "bytes"],
-            "default": None,
-            "doc": "FITS, gzipped or not, as the survey sent it.",
-        }
-        for name in CUTOUTS
-    ]
-    return [history, *images]
-
-
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
     """Return rows as dictionaries, with null for numbers that are not finite."""
     columns = []
@@ -254,25 +199,6 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
         columns.append(column.to_pylist())
     names = table.column_names
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _published(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the entries of a history that everyone may see."""
-    return [
-        {
-            "midpointMjdTai": entry["midpointMjdTai"],
-            "band": entry["band"],
-            "psfFlux": _finite(entry["psfFlux"]),
-            "psfFluxErr": _finite(entry["psfFluxErr"]),
-            "kind": _KINDS[entry["kind"]],
-        }
-        for entry in history
-        if entry["isPublic"]
-    ]
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and abs(value) < float("inf") else None
 
 
 def _write(schema: Any, record: Mapping[str, Any]) -> bytes:
