@@ -1,0 +1,1 @@
+"""Pixels: images, their geometry, noise and PSF, and what is done to them."""

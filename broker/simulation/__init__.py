@@ -1,0 +1,1 @@
+"""A simulated survey: sky, transients, exposures, the truth; and packets of other surveys."""

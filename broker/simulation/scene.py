@@ -16,7 +16,7 @@ from broker.simulation.sky import PATCH_ORDER, Population, draw_patch
 from broker.units import mag_to_flux
 
 # The profile of an exponential disc as a sum of round Gaussians: width in half-light radii and
-# share of the light. Fitted to the profile from 0 to 8 scale lengths; off by less than 1 % of the
+# share of the light. Fitted to the profile from 0 to 8 scale lengths; off by less than 2 % of the
 # peak beyond a tenth of the half-light radius.
 _DISC = np.array(
     [[0.1205, 0.00817], [0.3268, 0.09472], [0.6844, 0.42055], [1.2794, 0.47656]], dtype=np.float64

@@ -26,4 +26,5 @@ def noise_key(seed: int, kind: str, *key: int) -> np.uint64:
 
 
 def _sequence(seed: int, kind: str, key: tuple[int, ...]) -> np.random.SeedSequence:
-    return np.random.SeedSequence([seed, zlib.crc32(kind.encode()), *key])
+    # As words of one list, a seed above 2^32 and a key that ends in zeros would not be distinct.
+    return np.random.SeedSequence(seed, spawn_key=(zlib.crc32(kind.encode()), len(key), *key))

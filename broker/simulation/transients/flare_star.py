@@ -33,7 +33,7 @@ def draw(rng: np.random.Generator, around: Surroundings) -> Params:
         "amplitude": around.amplitude,
         "quiescent": around.amplitude * rng.uniform(0.3, 2.0, n),
         "colour": rng.uniform(1.0, 1.6, n),
-        "start": start.reshape(n, -1),
+        "start": start.reshape(n, _NIGHTS * _FLARES_PER_NIGHT),
         "height": rng.uniform(0.3, 1.0, (n, _NIGHTS * _FLARES_PER_NIGHT)),
         "fall_days": rng.uniform(1_500.0, 7_000.0, n) / SECONDS_PER_DAY,
     }
