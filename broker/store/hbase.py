@@ -27,6 +27,7 @@ _CELLS_A_CALL = 4000
 _BYTES_A_CALL = 1 << 20
 _ROWS_A_CALL = 1000
 _TEXT_LENGTH = 300
+_NEVER_MET_S = 5.0
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 3.0
 _HOPELESS = (
@@ -52,7 +53,8 @@ class HBaseTables:
     host, port : str, int
         The Thrift gateway (Thrift 1, buffered transport, binary protocol).
     timeout_s : float
-        How long to wait for an answer, and how long to go on trying. [s]
+        How long to wait for an answer, and how long to go on trying; a server that never
+        answered is given up after 5 s. [s]
     presplit : callable, optional
         Called as `presplit(name, families, split_keys)` to create a table that has regions from
         the start. Without it tables start with one region and HBase splits them as they grow.
@@ -72,7 +74,8 @@ class HBaseTables:
         self._presplit = presplit
         self._lock = threading.RLock()
         self._connection: Any = None
-        self._used = 0.0
+        self._used: float | None = None
+        """When a call succeeded last; None if none did."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         recipe = functools.partial(HBaseTables, timeout_s=self._timeout_s, presplit=self._presplit)
@@ -122,7 +125,8 @@ class HBaseTables:
 
     def _call(self, action: Callable[[Any], R]) -> R:
         """Run an action on the connection until it succeeds or the time is over."""
-        deadline = time.monotonic() + self._timeout_s
+        patience_s = self._timeout_s if self._used else min(self._timeout_s, _NEVER_MET_S)
+        deadline = time.monotonic() + patience_s
         wait_s = _FIRST_WAIT_S
         while True:
             try:
@@ -145,7 +149,7 @@ class HBaseTables:
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     def _connected(self) -> Any:
-        if self._connection is not None and time.monotonic() - self._used > _IDLE_S:
+        if self._used and time.monotonic() - self._used > _IDLE_S:
             self.close()
         if self._connection is None:
             self._connection = happybase.Connection(
