@@ -53,11 +53,17 @@ class ServiceStatus:
     log: Path
 
 
-def up(config: Config) -> list[ServiceStatus]:
+def up(config: Config, *, names: Sequence[str] = NAMES) -> list[ServiceStatus]:
     """Start what does not run yet and wait until all of it is ready.
 
     Ready means that Kafka gave back a message and HBase a row. Servers that run already are left
     as they are.
+
+    Parameters
+    ----------
+    config : Config
+    names : sequence of str
+        Which servers: some of `kafka`, `hbase`, `thrift`; the last two need each other.
 
     Raises
     ------
@@ -69,7 +75,7 @@ def up(config: Config) -> list[ServiceStatus]:
     """
     ensure_jars(config.cache)
     with _locked(config):
-        services = _services(config)
+        services = [service for service in _services(config) if service.name in names]
         missing = [s for s in services if process.find(_pid_file(config, s.name))[1] is None]
         if missing:
             check_ports([port for service in missing for port in service.ports])
@@ -86,7 +92,16 @@ def up(config: Config) -> list[ServiceStatus]:
             for service in reversed(missing):
                 _stop(config, service)
             raise
-    return status(config)
+    return [row for row in status(config) if row.name in names]
+
+
+def watch(config: Config, *, names: Sequence[str] = NAMES, every_s: float = 1.0) -> None:
+    """Look at running servers until one of them ends, which is a ServiceError."""
+    while True:
+        for name in names:
+            if process.find(_pid_file(config, name))[1] is None:
+                raise _failure(config, name, "ended")
+        time.sleep(every_s)
 
 
 def down(config: Config) -> list[str]:

@@ -1,0 +1,100 @@
+"""The containers run commands, settings and files that exist."""
+
+import importlib.util
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from broker.config import load_config
+
+_spec = importlib.util.spec_from_file_location("words", Path(__file__).with_name("words.py"))
+words = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(words)
+
+COMPOSE = yaml.safe_load((words.ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+DOCKERFILE = (words.ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+SERVICES = pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
+
+
+def normalised(name):
+    return re.sub(r"[-_.]+", "-", name.split("[")[0]).lower()
+
+
+@SERVICES
+def test_a_container_runs_a_command_that_exists(name):
+    service = COMPOSE["services"][name]
+
+    assert words.problem_of(service["command"]) is None
+    if "healthcheck" in service:
+        first, *check = service["healthcheck"]["test"]
+        assert first == "CMD"
+        assert words.problem_of(check) is None
+
+
+@SERVICES
+def test_the_settings_of_a_container_are_accepted_and_name_containers(name):
+    environment = COMPOSE["services"][name]["environment"]
+
+    config = load_config(environ=environment)
+
+    hosts = {config.kafka.host, config.hbase.host} - {"127.0.0.1"}
+    assert hosts <= set(COMPOSE["services"])
+    assert hosts
+
+
+@SERVICES
+def test_a_container_keeps_its_data_in_a_volume(name):
+    (volume,) = COMPOSE["services"][name]["volumes"]
+
+    source, target = volume.split(":")
+    assert source in COMPOSE["volumes"]
+    assert f"BROKER_HOME={target} " in DOCKERFILE
+
+
+def test_the_queries_wait_for_servers_that_have_a_health_check():
+    for needed in COMPOSE["services"]["stream"]["depends_on"]:
+        assert "healthcheck" in COMPOSE["services"][needed]
+
+
+def test_what_the_image_copies_exists():
+    for line in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE):
+        for source in line.split():
+            assert (words.ROOT / source).exists(), source
+
+
+def test_the_lock_holds_every_package_that_is_asked_for_with_hashes():
+    project = tomllib.loads((words.ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    asked = [*project["dependencies"], *(entry for extra in extras for entry in extra)]
+    wanted = {normalised(re.split(r"[<>=;! ]", entry)[0]) for entry in asked}
+    lock = (words.ROOT / "deploy" / "requirements.lock").read_text()
+    entries = re.split(r"\n(?=\S)", lock.strip())
+
+    pinned = {normalised(entry.split("==")[0]) for entry in entries}
+
+    assert wanted - {"nightjar-broker"} <= pinned
+    assert all("--hash=sha256:" in entry for entry in entries if not entry.startswith("#"))
+
+
+@pytest.mark.parametrize("script", ["deploy/setup.sh", "deploy/lock.sh", ".ci/run"])
+def test_a_script_is_well_formed(script):
+    shell = "bash" if script == ".ci/run" else "sh"
+
+    subprocess.run([shell, "-n", words.ROOT / script], check=True)
+
+
+def test_no_file_names_a_host_to_fetch_from():
+    for path in (
+        "Makefile",
+        "deploy/setup.sh",
+        "deploy/lock.sh",
+        "broker/local/jars.py",
+        "broker/local/jars.toml",
+        "deploy/Dockerfile",
+        "deploy/requirements.lock",
+    ):
+        assert "://" not in (words.ROOT / path).read_text(), path
