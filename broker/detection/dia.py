@@ -23,6 +23,9 @@ from broker.imaging.psf import FWHM_PER_SIGMA
 from broker.imaging.templates import Template
 from broker.units import flux_to_mag
 
+_PIXEL_SIGMA = 12.0**-0.5
+"""Width that the pixel's square adds to a profile. [pixel]"""
+
 
 @dataclass(frozen=True)
 class DiaSettings:
@@ -159,7 +162,7 @@ def _identity(difference: Difference, peaks: Peaks, version: str) -> dict[str, A
 
 def _limiting_mag(difference: Difference) -> float:
     area = 4.0 * np.pi * difference.psf_sigma**2
-    counts = 5.0 * np.sqrt(area * float(np.median(difference.variance)))
+    counts = 5.0 * np.sqrt(area * float(np.median(difference.variance[::4, ::4])))
     return float(flux_to_mag(counts * difference.science.flux_per_count))
 
 
@@ -168,7 +171,9 @@ def _positions(difference: Difference, fits: Fits) -> dict[str, Any]:
     ra, dec = wcs.pixel_to_sky(fits.x, fits.y)
     (a, b), (c, d) = wcs.cd
     # A peak's pixel, where the fit failed, is good to half a pixel or so.
-    scale = difference.position_error_scale
+    # The Fisher matrix is the first order; the second is 3 / snr² (measured: 6 % at S/N 7).
+    snr = np.maximum(np.abs(fits.flux) / fits.flux_err, 3.0)
+    scale = difference.position_error_scale * (1.0 + 3.0 / snr**2)
     x_err = np.where(fits.failed, 1.0, np.minimum(fits.x_err * scale, 3.0))
     y_err = np.where(fits.failed, 1.0, np.minimum(fits.y_err * scale, 3.0))
     return {
@@ -256,7 +261,7 @@ def _judgement(
         fits.usable,
         _star_share(difference)[peaks.y, peaks.x].astype(np.float64),
         ratio,
-        fwhm / (FWHM_PER_SIGMA * difference.psf_sigma),
+        fwhm / (FWHM_PER_SIGMA * np.hypot(difference.psf_sigma, _PIXEL_SIGMA)),
         elongation,
         fits.failed.astype(np.float64),
     )
@@ -330,8 +335,9 @@ def _has_neighbour(difference: Difference, peaks: Peaks) -> Any:
 
 def _cutouts(difference: Difference, peaks: Peaks, size: int) -> dict[str, Any]:
     science, template = difference.science, difference.template
-    noise = float(np.sqrt(np.median(science.variance)))
-    deep = float(np.sqrt(np.median(template.variance[template.variance > 0.0])))
+    noise = float(np.sqrt(np.median(science.variance[::4, ::4])))
+    known = template.variance[::4, ::4]
+    deep = float(np.sqrt(np.median(known[known > 0.0])))
     planes = (
         ("cutoutScience", science.pixels, noise),
         ("cutoutTemplate", template.pixels, deep),

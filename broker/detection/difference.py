@@ -18,7 +18,14 @@ from broker.imaging.cosmic_rays import find_cosmic_rays
 from broker.imaging.image import Image
 from broker.imaging.kernels import F32, Bools, grow
 from broker.imaging.mask import UNUSABLE, MaskPlane, set_plane
-from broker.imaging.subtract import STAMP_HALF, Kernel, fit_kernel, gaussian_kernel, kernel_stars
+from broker.imaging.subtract import (
+    LEAST_CHANGE,
+    STAMP_HALF,
+    Kernel,
+    fit_kernel,
+    gaussian_kernel,
+    kernel_stars,
+)
 from broker.imaging.templates import Template
 from broker.imaging.warp import warp
 
@@ -26,6 +33,7 @@ _DECONVOLVE_LIMIT = 0.97
 """A template up to 1 / 0.97 times as broad as the exposure is still the one that is convolved."""
 
 _MIN_STARS = 4
+_LEAST_SKY = 0.2
 _SCALE_RANGE = (0.5, 2.0)
 """Allowed ratio of the fitted flux scale to that of the zero points."""
 
@@ -109,7 +117,7 @@ def subtract_template(
         raise AlertError("the template does not lie on the exposure")
     science = _filled(science, matched)
     kernel, forward = _match(science, matched)
-    difference = _assemble(science, matched, kernel, forward, model_error)
+    difference = _assemble(science, matched, kernel, forward, model_error, cell_px)
     scorecard |= {
         "kernelStars": kernel.n_stars,
         "kernelOrder": kernel.order,
@@ -131,10 +139,12 @@ def _without_sky(image: Image, cell_px: int) -> tuple[Image, dict[str, float | i
         image.pixels, unusable=unusable, psf_sigma=image.psf.sigma, cell_px=cell_px
     )
     pixels = np.where(unusable, np.float32(0.0), image.pixels - sky.level)
-    read = (image.read_noise / image.gain) ** 2
-    variance = np.maximum(sky.level, 0.0) / np.float32(image.gain) + np.float32(read)
-    variance = np.asarray(variance, np.float32)
-    expected = float(np.median(variance))
+    # Sky, reading, and the rounding to whole counts.
+    read = (image.read_noise / image.gain) ** 2 + 1.0 / 12.0
+    variance: F32 = np.add(
+        np.maximum(sky.level, 0.0) / np.float32(image.gain), read, dtype=np.float32
+    )
+    expected = float(np.median(variance[::4, ::4]))
     # Counts that are not of the sky, as of a bad amplifier, would make the model too small.
     ratio = sky.sigma**2 / expected if expected > 0.0 else np.inf
     if expected <= 0.0 or not 0.9 < ratio < 1.1:
@@ -143,7 +153,7 @@ def _without_sky(image: Image, cell_px: int) -> tuple[Image, dict[str, float | i
     hits = find_cosmic_rays(pixels, variance, psf_sigma=image.psf.sigma, unusable=unusable)
     set_plane(mask, MaskPlane.COSMIC_RAY, hits)
     scorecard: dict[str, float | int | str] = {
-        "background": float(np.median(sky.level)),
+        "background": float(np.median(sky.level[::4, ::4])),
         "skySigma": sky.sigma,
         "noiseRatio": float(ratio),
         "seeing": image.fwhm_arcsec,
@@ -175,9 +185,13 @@ def _match(science: Image, template: Image) -> tuple[Kernel, bool]:
     source, target = (template, science) if forward else (science, template)
     unusable = science.is_masked(UNUSABLE) | template.is_masked(UNUSABLE)
     light = np.maximum(template.pixels, np.float32(0.0))
-    variance = science.variance + template.variance + light / np.float32(science.gain)
-    variance += np.square(np.float32(0.003) * light)
-    variance = np.asarray(variance, np.float32)
+    variance: F32 = np.asarray(
+        science.variance
+        + template.variance
+        + light / np.float32(science.gain)
+        + np.square(np.float32(LEAST_CHANGE) * light),
+        np.float32,
+    )
     peaks = detect(
         science.pixels,
         science.variance,
@@ -187,7 +201,7 @@ def _match(science: Image, template: Image) -> tuple[Kernel, bool]:
         negative=False,
     )
     margin = STAMP_HALF + 14
-    chosen = kernel_stars(peaks.x, peaks.y, peaks.snr, unusable, margin=margin)
+    chosen = kernel_stars(peaks.x, peaks.y, peaks.snr, unusable, most=1000.0, margin=margin)
     x, y = peaks.x[chosen], peaks.y[chosen]
     # What is not in the template is no star to match to.
     static = template.pixels[y, x] > 0.3 * science.pixels[y, x]
@@ -204,7 +218,12 @@ def _match(science: Image, template: Image) -> tuple[Kernel, bool]:
 
 
 def _assemble(
-    science: Image, template: Image, kernel: Kernel, forward: bool, model_error: float
+    science: Image,
+    template: Image,
+    kernel: Kernel,
+    forward: bool,
+    model_error: float,
+    cell_px: int,
 ) -> Difference:
     s, t = science.psf.sigma, template.psf.sigma
     extra = abs(s * s - t * t) if (s > t) == forward else 0.0
@@ -225,6 +244,7 @@ def _assemble(
     )
     share = 1.0 if forward else psf**2 / (psf**2 + extra)
     unusable = _unusable(science, template, kernel, forward)
+    pixels -= _left_over_sky(pixels, unusable, light, variance, psf, cell_px)
     pixels[unusable] = 0.0
     position = _position_scale(science, template, psf, extra, forward, scale)
     return Difference(
@@ -244,6 +264,16 @@ def _assemble(
         forward,
         {},
     )
+
+
+def _left_over_sky(
+    pixels: F32, unusable: Bools, light: F32, variance: F32, psf: float, cell_px: int
+) -> F32:
+    """Return the sky that is left on a difference: faint sources are no longer mixed with it."""
+    no_sky = unusable | (np.square(light) > 0.25 * variance)
+    if np.count_nonzero(~no_sky) < _LEAST_SKY * pixels.size:
+        return np.zeros_like(pixels)
+    return fit_background(pixels, unusable=no_sky, psf_sigma=psf, cell_px=2 * cell_px).level
 
 
 def _shares(sigma: float, extra: float, forward: bool) -> tuple[float, float]:
@@ -268,7 +298,7 @@ def _variance(
     sky = np.float32(of_science) * science.variance
     sky += np.float32(of_template * scale**2) * template.variance
     variance = sky + np.float32(per_count) * light + np.square(np.float32(model_error) * light)
-    return variance, float(of_science * np.median(science.variance))
+    return variance, float(of_science * np.median(science.variance[::4, ::4]))
 
 
 def _position_scale(
@@ -280,8 +310,8 @@ def _position_scale(
     has the square of the share there.
     """
     of_science, of_template = _shares(sigma, extra, forward)
-    noise = float(np.median(science.variance))
-    deep = float(np.median(template.variance)) * scale**2
+    noise = float(np.median(science.variance[::4, ::4]))
+    deep = float(np.median(template.variance[::4, ::4])) * scale**2
     flux = of_science * noise + of_template * deep
     place = of_science**2 * noise + of_template**2 * deep
     return float(np.sqrt(place / flux)) if flux > 0.0 else 1.0

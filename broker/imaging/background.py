@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from broker.errors import AlertError
 from broker.imaging.kernels import F32, Bools, compiled, convolve_symmetric, gaussian_taps, grow
-from broker.units import FloatArray
+
+Cells = NDArray[np.int64]
 
 SOURCE_SNR = 4.0
 """Pixels of a PSF-smoothed image above this many sigma belong to a source. Lower, and cutting out
@@ -20,6 +21,8 @@ the noise's own peaks would bias the mean: at 4 by 3e-4 sigma, at 3 by 6e-3."""
 
 _SOURCE_MARGIN_SIGMAS = 2.0
 _MIN_CELL_FRACTION = 0.1
+_CLIPPED_SIGMA = 0.98658
+"""Standard deviation of a unit normal cut at plus and minus 3."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ def fit_background(
         raise AlertError("the image has no noise: all usable pixels have one value")
     first = expand_mesh(median, cell_px, (pixels.shape[0], pixels.shape[1]))
     sources = _find_sources(pixels, first, unusable, psf_sigma, sky_sigma)
-    level, _ = _mesh(pixels, unusable | sources, first, cell_px, sky_sigma)
+    level, sigma = _mesh(pixels, unusable | sources, first, cell_px, sky_sigma)
+    sky_sigma = float(np.median(sigma))
     return Background(
         expand_mesh(level, cell_px, (pixels.shape[0], pixels.shape[1])), sky_sigma, sources
     )
@@ -98,10 +102,9 @@ def _mesh(
     if level is None:
         values, sigmas, counts = median_cells(pixels, unusable, cell_px)
     else:
-        values, counts = clipped_mean_cells(
+        values, sigmas, counts = clipped_mean_cells(
             pixels, unusable, level, np.float32(3.0 * sigma), cell_px
         )
-        sigmas = np.full_like(values, sigma)
     ny, nx = pixels.shape
     enough = counts >= (_MIN_CELL_FRACTION * min(cell_px, ny) * min(cell_px, nx) / 8.0)
     if not enough.any():
@@ -153,26 +156,32 @@ def median_cells(pixels: F32, unusable: Bools, cell: int) -> tuple[F32, F32, NDA
 @compiled
 def clipped_mean_cells(
     pixels: F32, unusable: Bools, level: F32, clip: float, cell: int
-) -> tuple[F32, NDArray[np.int64]]:
-    """Return the mean within `level` plus or minus `clip`, and the pixels used, of every cell."""
+) -> tuple[F32, F32, NDArray[np.int64]]:
+    """Return mean and sigma within `level` plus or minus `clip`, and the pixels used, by cell.
+
+    The sigma is corrected for a clip at three sigma of normal noise.
+    """
     ny, nx = pixels.shape
     rows, columns = (ny + cell - 1) // cell, (nx + cell - 1) // cell
     mean = np.zeros((rows, columns), np.float32)
+    sigma = np.zeros((rows, columns), np.float32)
     count = np.zeros((rows, columns), np.int64)
     for j in range(rows):
         for i in range(columns):
-            total, n, base = 0.0, 0, 0.0
+            total, square, n, base = 0.0, 0.0, 0, 0.0
             for y in range(j * cell, min(ny, (j + 1) * cell)):
                 for x in range(i * cell, min(nx, (i + 1) * cell)):
                     offset = pixels[y, x] - level[y, x]
                     good = (not unusable[y, x]) and abs(offset) < clip
                     total += offset if good else 0.0
+                    square += offset * offset if good else 0.0
                     base += level[y, x] if good else 0.0
                     n += 1 if good else 0
             count[j, i] = n
             if n > 0:
                 mean[j, i] = (total + base) / n
-    return mean, count
+                sigma[j, i] = np.sqrt(max(square / n - (total / n) ** 2, 0.0)) / _CLIPPED_SIGMA
+    return mean, sigma, count
 
 
 def expand_mesh(mesh: F32, cell_px: int, shape: tuple[int, int]) -> F32:
@@ -186,23 +195,32 @@ def expand_mesh(mesh: F32, cell_px: int, shape: tuple[int, int]) -> F32:
         Of the plane: (ny, nx).
     """
     ny, nx = shape
-    down = _axis_weights(mesh.shape[0], cell_px, ny)
-    across = _axis_weights(mesh.shape[1], cell_px, nx)
-    return np.ascontiguousarray((down @ mesh @ across.T).astype(np.float32))
+    rows = _axis(mesh.shape[0], cell_px, ny)
+    columns = _axis(mesh.shape[1], cell_px, nx)
+    return np.asarray(_bilinear(mesh, *rows, *columns), np.float32)
 
 
-def _axis_weights(n_cells: int, cell_px: int, n_pixels: int) -> FloatArray:
-    """Return the linear map from cells to pixels of one axis, shape (n_pixels, n_cells)."""
+@compiled
+def _bilinear(mesh: F32, low_y: Cells, share_y: F32, low_x: Cells, share_x: F32) -> F32:
+    out = np.empty((low_y.size, low_x.size), np.float32)
+    line = np.empty(mesh.shape[1], np.float32)
+    for y in range(low_y.size):
+        a, b = mesh[low_y[y]], mesh[min(low_y[y] + 1, mesh.shape[0] - 1)]
+        for k in range(line.size):
+            line[k] = a[k] + share_y[y] * (b[k] - a[k])
+        for x in range(low_x.size):
+            left = line[low_x[x]]
+            out[y, x] = left + share_x[x] * (line[min(low_x[x] + 1, line.size - 1)] - left)
+    return out
+
+
+def _axis(n_cells: int, cell_px: int, n_pixels: int) -> tuple[Cells, F32]:
+    """Return the cell before each pixel, and the next cell's share, shape (n_pixels,) each."""
     first = np.arange(n_cells) * cell_px
     centre = (first + np.minimum(first + cell_px, n_pixels) - 1) / 2.0
-    weights = np.zeros((n_pixels, n_cells), np.float32)
     if n_cells == 1:
-        weights[:] = 1.0
-        return weights
+        return np.zeros(n_pixels, np.int64), np.zeros(n_pixels, np.float32)
     pixel = np.arange(n_pixels)
-    left = np.clip(np.searchsorted(centre, pixel) - 1, 0, n_cells - 2)
-    share = (pixel - centre[left]) / (centre[left + 1] - centre[left])
-    share = np.clip(share, -0.5, 1.5)
-    weights[pixel, left] = 1.0 - share
-    weights[pixel, left + 1] = share
-    return weights
+    low = np.clip(np.searchsorted(centre, pixel) - 1, 0, n_cells - 2)
+    share = (pixel - centre[low]) / (centre[low + 1] - centre[low])
+    return low.astype(np.int64), np.clip(share, -0.5, 1.5).astype(np.float32)

@@ -49,9 +49,7 @@ def find_cosmic_rays(pixels: F32, variance: F32, *, psf_sigma: float, unusable: 
     hits = _seeds(pixels, variance, unusable, ratios)
     if not hits.any():
         return hits
-    for _ in range(_SPREAD_ROUNDS):
-        if not _spread(pixels, variance, unusable, ratios, hits):
-            break
+    _spread(pixels, variance, unusable, ratios, hits)
     return grow(hits, 1) & ~unusable
 
 
@@ -76,9 +74,9 @@ def _is_sharp(
         dy = 0 if k == 0 else 1
         dx = 0 if k == 1 else (1 if k != 3 else -1)
         a, b = pixels[y + dy, x + dx], pixels[y - dy, x - dx]
-        # A pixel that is a hit itself says nothing of the light: it counts as sky.
-        a = np.float32(0.0) if hits[y + dy, x + dx] else a
-        b = np.float32(0.0) if hits[y - dy, x - dx] else b
+        # A hit says nothing of the light beside it: a track is judged across, not along.
+        if hits[y + dy, x + dx] or hits[y - dy, x - dx]:
+            continue
         pair = 0.5 * (a + b) + sigmas * noise * 0.7071
         # Poisson noise of the light itself is within the contrast for all but the faintest.
         if bright * ratios[k] > _CONTRAST * max(pair, np.float32(0.0)):
@@ -105,18 +103,25 @@ def _seeds(pixels: F32, variance: F32, unusable: Bools, ratios: F32) -> Bools:
 
 
 @compiled
-def _spread(pixels: F32, variance: F32, unusable: Bools, ratios: F32, hits: Bools) -> bool:
+def _spread(pixels: F32, variance: F32, unusable: Bools, ratios: F32, hits: Bools) -> None:
+    """Add to the hits the sharp neighbours of each, then theirs, a few times over."""
     ny, nx = pixels.shape
-    changed = False
-    for y in range(1, ny - 1):
-        for x in range(1, nx - 1):
-            if hits[y, x] or unusable[y, x] or pixels[y, x] <= 0.0:
-                continue
-            if pixels[y, x] ** 2 < _SPREAD_SIGMAS * _SPREAD_SIGMAS * variance[y, x]:
-                continue
-            if not hits[y - 1 : y + 2, x - 1 : x + 2].any():
-                continue
-            if _is_sharp(pixels, variance, ratios, hits, y, x, 0.0):
-                hits[y, x] = True
-                changed = True
-    return changed
+    ys, xs = np.nonzero(hits)
+    for _ in range(_SPREAD_ROUNDS):
+        new_y, new_x = np.empty(8 * ys.size, np.int64), np.empty(8 * ys.size, np.int64)
+        n = 0
+        for k in range(ys.size):
+            for y in range(max(1, ys[k] - 1), min(ny - 1, ys[k] + 2)):
+                for x in range(max(1, xs[k] - 1), min(nx - 1, xs[k] + 2)):
+                    value = pixels[y, x]
+                    if hits[y, x] or unusable[y, x] or value <= 0.0:
+                        continue
+                    if value**2 < _SPREAD_SIGMAS * _SPREAD_SIGMAS * variance[y, x]:
+                        continue
+                    if _is_sharp(pixels, variance, ratios, hits, y, x, 0.0):
+                        hits[y, x] = True
+                        new_y[n], new_x[n] = y, x
+                        n += 1
+        if n == 0:
+            break
+        ys, xs = new_y[:n], new_x[:n]

@@ -24,11 +24,21 @@ RUN_PX = 32
 
 STAMP_HALF = 9
 REJECT_CHI2 = 2.5
-"""A star whose chi-square per pixel is this many times the median's is left out: a variable."""
+"""A star whose chi-square per pixel is this many times the median's is left out."""
+
+REJECT_SIGMAS = 3.0
+"""So is one whose flux changed by this many sigma against the median star's: a variable."""
+
+LEAST_CHANGE = 0.003
+"""Relative change of flux that is no change: what flat fields and interpolation do to a star."""
 
 _MAX_ORDER = 2
+_ROUNDS = 8
+_LEAST_STARS = 3
+_PIXELS_A_COLUMN = 60
 _CONDITION = 1e-9
-_MIN_SIGMAS = (0.75, 1.5)
+_LEAST_SIGMA = 0.7
+_WIDE = 1.7
 
 
 @dataclass(frozen=True)
@@ -70,13 +80,16 @@ def make_basis(broadening: float) -> Basis:
     broadening : float
         Width of the Gaussian that turns the one PSF into the other. [pixel]
     """
-    narrow = max(_MIN_SIGMAS[0], 0.7 * broadening)
-    wide = max(_MIN_SIGMAS[1], 1.4 * broadening)
-    radius = int(min(13, max(5, np.ceil(2.8 * wide))))
+    main = max(_LEAST_SIGMA, broadening)
+    radius = int(min(13, max(4, np.ceil(3.5 * main))))
     u = np.arange(-radius, radius + 1, dtype=np.float64)
-    filters = [np.where(u == 0.0, 1.0, 0.0)]
-    along_y, along_x, level = [0], [0], [0]
-    for number, sigma in enumerate((narrow, wide)):
+    filters: list[F64] = []
+    along_y: list[int] = []
+    along_x: list[int] = []
+    level: list[int] = []
+    # The Gaussian that would do if both PSFs were Gaussians carries the flux; the others, made to
+    # sum to 0, correct its shape.
+    for number, sigma in enumerate((main, _WIDE * main)):
         first = len(filters)
         gauss = np.exp(-0.5 * (u / sigma) ** 2)
         filters += [(u / sigma) ** p * gauss / gauss.sum() for p in range(3)]
@@ -85,6 +98,10 @@ def make_basis(broadening: float) -> Basis:
                 along_y.append(first + p)
                 along_x.append(first + q)
                 level.append(number)
+    along_y.append(len(filters))
+    along_x.append(len(filters))
+    level.append(0)
+    filters.append(np.where(u == 0.0, 1.0, 0.0))
     return Basis(np.array(filters), tuple(along_y), tuple(along_x), tuple(level))
 
 
@@ -177,7 +194,7 @@ def kernel_stars(
     *,
     least: float = 20.0,
     most: float = 500.0,
-    limit: int = 150,
+    limit: int = 100,
     margin: int = 24,
 ) -> NDArray[np.intp]:
     """Choose stars to fit a kernel to: bright, not too bright, isolated, whole.
@@ -256,15 +273,39 @@ def fit_kernel(
     weight = 1.0 / np.sqrt(_stamps(variance, x, y, STAMP_HALF).reshape(len(x), -1))
     design *= weight[:, :, None]
     stamps *= weight
+    # Per star, so that leaving one out costs nothing.
+    normal, right = np.swapaxes(design, 1, 2) @ design, np.einsum("spc,sp->sc", design, stamps)
+    power = np.sum(stamps**2, axis=1)
     keep = np.ones(len(x), bool)
-    for _ in range(4):
-        best = _choose(design[keep], stamps[keep], basis)
-        chi2 = np.mean((stamps - design @ best[1]) ** 2, axis=1)
-        good = chi2 <= REJECT_CHI2 * max(1.0, float(np.median(chi2[keep])))
-        if good.sum() < 3 or np.array_equal(good, keep):
+    for _ in range(_ROUNDS):
+        n_pixels = int(keep.sum()) * stamps.shape[1]
+        best = _choose(
+            normal[keep].sum(axis=0),
+            right[keep].sum(axis=0),
+            float(power[keep].sum()),
+            n_pixels,
+            basis,
+        )
+        good, chi2 = _constant(design, stamps, best[1])
+        if good.sum() < _LEAST_STARS or np.array_equal(good, keep):
             break
         keep = good
     return _kernel(best, basis, source.shape, int(keep.sum()), float(np.mean(chi2[keep])))
+
+
+def _constant(design: F64, stamps: F64, solution: F64) -> tuple[Bools, F64]:
+    """Return which stars fit and did not vary, and the chi-square per pixel of each."""
+    background = design[:, :, -3:] @ solution[-3:]
+    model = design[:, :, :-3] @ solution[:-3]
+    rest = stamps - background - model
+    chi2 = np.mean(rest**2, axis=1)
+    power = np.maximum(np.sum(model**2, axis=1), 1e-30)
+    change = np.sum(rest * model, axis=1) / power
+    # The median star is constant, even if the variables have pulled the fit.
+    change -= np.median(change)
+    tolerance = REJECT_SIGMAS * np.sqrt(1.0 / power + LEAST_CHANGE**2)
+    good = (np.abs(change) <= tolerance) & (chi2 <= REJECT_CHI2 * max(1.0, float(np.median(chi2))))
+    return np.asarray(good, bool), np.asarray(chi2, np.float64)
 
 
 def _stamps(image: F32, x: NDArray[Any], y: NDArray[Any], half: int) -> F32:
@@ -303,33 +344,32 @@ def _design(
     return np.stack([part.reshape(len(patches), -1) for part in parts], axis=-1)
 
 
-def _choose(design: F64, stamps: F64, basis: Basis) -> tuple[float, F64, F64, int]:
+def _choose(
+    normal: F64, right: F64, power: float, n_pixels: int, basis: Basis
+) -> tuple[float, F64, F64, int]:
     """Return criterion, coefficients, their variances and order of the best of all fits."""
     index = _columns(basis)
     level, degree = np.array(basis.level)[index[:, 0]], _DEGREE[index[:, 1]]
-    flat = design.reshape(-1, design.shape[-1])
-    normal, right = flat.T @ flat, flat.T @ stamps.ravel()
-    power, n = float(np.sum(stamps**2)), stamps.size
-    best: tuple[float, F64, F64, int] | None = None
+    fits = []
     for order, top in product(range(_MAX_ORDER + 1), range(2)):
         used = np.append((level <= top) & (degree <= order), [True, True, True])
-        if 3 * used.sum() > 20 * len(stamps):
-            continue
-        solution, errors = _solve(normal[np.ix_(used, used)], right[used])
-        chi2 = power - float(solution @ right[used])
-        criterion = chi2 + float(used.sum()) * np.log(n)
-        if best is None or criterion < best[0]:
-            full, variances = np.zeros(used.size), np.zeros(used.size)
-            full[used], variances[used] = solution, errors
-            best = (criterion, full, variances, order)
-    if best is None:
-        used = np.zeros(flat.shape[1], bool)
+        if used.sum() * _PIXELS_A_COLUMN <= n_pixels:
+            fits.append(_fit(normal, right, power, n_pixels, used, order))
+    if not fits:
+        used = np.zeros(right.size, bool)
         used[[0, -3]] = True
-        solution, errors = _solve(normal[np.ix_(used, used)], right[used])
-        full, variances = np.zeros(used.size), np.zeros(used.size)
-        full[used], variances[used] = solution, errors
-        best = (0.0, full, variances, 0)
-    return best
+        fits.append(_fit(normal, right, power, n_pixels, used, 0))
+    return min(fits, key=lambda fit: fit[0])
+
+
+def _fit(
+    normal: F64, right: F64, power: float, n_pixels: int, used: Bools, order: int
+) -> tuple[float, F64, F64, int]:
+    solution, errors = _solve(normal[np.ix_(used, used)], right[used])
+    chi2 = power - float(solution @ right[used])
+    full, variances = np.zeros(used.size), np.zeros(used.size)
+    full[used], variances[used] = solution, errors
+    return chi2 + float(used.sum()) * float(np.log(n_pixels)), full, variances, order
 
 
 def _solve(normal: F64, right: F64) -> tuple[F64, F64]:
