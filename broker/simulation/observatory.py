@@ -1,15 +1,17 @@
 """A night at the observatory: its messages, its truth, and what was known before it."""
 
 import itertools
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from broker.errors import ConfigError
 from broker.imaging.coadd import coadd
 from broker.imaging.image import Image
 from broker.imaging.message import encode_image, to_image
@@ -168,11 +170,32 @@ def build_templates(
     *,
     advance: Callable[[int], None] = lambda _: None,
 ) -> str:
-    """Put the survey's templates into a store, unless they are there; return their version."""
-    version = template_version(seed, settings)
+    """Put the survey's templates into a store, unless they are there; return their version.
+
+    Raises
+    ------
+    ConfigError
+        If the store has those of another survey: it would be seen with the wrong sky.
+    """
+    version, survey = template_version(seed, settings), survey_name(seed, settings)
     if version not in store.versions():
-        store.put(version, make_templates(seed, settings, advance=advance))
+        templates = make_templates(seed, settings, advance=advance)
+        store.put(version, (replace(t, meta=t.meta | {"survey": survey}) for t in templates))
+        return version
+    place = field_wcs(settings, 0, 0).pixel_to_sky(0.0, 0.0)
+    there = store.find(float(place[0]), float(place[1]), settings.bands[0], version)
+    found = there.image.meta.get("survey") if there else None
+    if found != survey:
+        raise ConfigError(
+            f"the templates {version} are of another simulated survey ({found}, not {survey}): "
+            "use its seed and preset, or another run (--run NAME)"
+        )
     return version
+
+
+def survey_name(seed: int, settings: Settings) -> str:
+    """Return a name for a survey: its seed, and a hash of its settings."""
+    return f"seed {seed}, settings {zlib.crc32(repr(settings).encode()):08x}"
 
 
 def reference_catalog(seed: int, settings: Settings) -> pa.Table:

@@ -174,6 +174,14 @@ def test_templates_that_are_there_are_not_made_again(tmp_path):
     assert len(made) == count_templates(SMALL) == 1
 
 
+def test_templates_of_another_survey_are_not_used(tmp_path):
+    store = TemplateStore(tmp_path)
+    build_templates(SEED, SMALL, store)
+
+    with pytest.raises(ConfigError, match=r"another simulated survey \(seed 3.*not seed 4"):
+        build_templates(SEED + 1, SMALL, store)
+
+
 def test_the_reference_catalogue_finds_stars_hosts_and_variables(tmp_path):
     rows = reference_catalog(SEED, DEMO)
     install_catalog(tmp_path, CATALOG, rows, "1")
