@@ -5,6 +5,7 @@ small Java process beside ours.
 """
 
 import functools
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from broker.local.hbase import JAVA_17
 from broker.local.jars import hbase_jars, package_jar
 from broker.local.java import find_java
 from broker.store.table import Family
+
+_END_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Presplit:
         """
         from py4j.protocol import Py4JError
 
-        gateway, admin = _admin(self)
+        gateway, admin, _ = _admin(self)
         try:
             _create(gateway, admin, name, families, split_keys)
         except Py4JError as error:
@@ -58,9 +61,15 @@ class Presplit:
     def close(self) -> None:
         """End the Java process, if there is one."""
         if _admin.cache_info().currsize:
-            gateway, _ = _admin(self)
+            gateway, _, java = _admin(self)
             _admin.cache_clear()
             gateway.shutdown()
+            java.stdin.close()
+            try:
+                java.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                java.kill()
+                java.wait()
 
 
 def presplit(config: Config) -> Presplit | None:
@@ -75,17 +84,18 @@ def presplit(config: Config) -> Presplit | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _admin(where: Presplit) -> tuple[Any, Any]:
+def _admin(where: Presplit) -> tuple[Any, Any, Any]:
     """Start the Java process and connect it to HBase."""
     from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
-    port, token = launch_gateway(
+    port, token, java = launch_gateway(
         jarpath=str(package_jar("py4j-*.jar")),
         classpath=":".join(map(str, [*hbase_jars(where.cache), package_jar("jackson-core-*.jar")])),
         javaopts=["-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *JAVA_17],
         java_path=str(find_java().path),
         die_on_exit=True,
         enable_auth=True,
+        return_proc=True,
     )
     parameters = GatewayParameters(port=port, auth_token=token, auto_convert=True)
     gateway = JavaGateway(gateway_parameters=parameters)
@@ -94,7 +104,7 @@ def _admin(where: Presplit) -> tuple[Any, Any]:
     settings.set("hbase.zookeeper.quorum", where.host)
     settings.set("hbase.zookeeper.property.clientPort", str(where.zookeeper_port))
     settings.set("hbase.client.retries.number", "5")
-    return gateway, hbase.client.ConnectionFactory.createConnection(settings).getAdmin()
+    return gateway, hbase.client.ConnectionFactory.createConnection(settings).getAdmin(), java
 
 
 def _create(
