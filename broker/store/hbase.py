@@ -57,7 +57,8 @@ class HBaseTables:
         answered is given up after 5 s. [s]
     presplit : callable, optional
         Called as `presplit(name, families, split_keys)` to create a table that has regions from
-        the start. Without it tables start with one region and HBase splits them as they grow.
+        the start; its `close`, if it has one, is called by ours. Without it tables start with
+        one region and HBase splits them as they grow.
     """
 
     def __init__(
@@ -116,7 +117,12 @@ class HBaseTables:
         return _HBaseTable(name, self._call)
 
     def close(self) -> None:
-        """Release the connection; it is made again when it is needed."""
+        """Release the connection, and what `presplit` holds; both are made again when needed."""
+        self._disconnect()
+        if (release := getattr(self._presplit, "close", None)) is not None:
+            release()
+
+    def _disconnect(self) -> None:
         with self._lock:
             if self._connection is not None:
                 with suppress(TException, OSError):
@@ -135,7 +141,7 @@ class HBaseTables:
                     self._used = time.monotonic()
                     return result
             except (TException, OSError, EOFError) as error:
-                self.close()
+                self._disconnect()
                 text = _text(error)
                 late = time.monotonic() + wait_s > deadline
                 if late or any(word in text for word in _HOPELESS):
@@ -150,7 +156,7 @@ class HBaseTables:
 
     def _connected(self) -> Any:
         if self._used and time.monotonic() - self._used > _IDLE_S:
-            self.close()
+            self._disconnect()
         if self._connection is None:
             self._connection = happybase.Connection(
                 self._host, self._port, timeout=int(self._timeout_s * 1000)

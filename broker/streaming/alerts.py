@@ -13,6 +13,7 @@ from broker.alerts.adapters import find_adapters
 from broker.alerts.outgoing import VARIANTS, PacketFormat, packet_format
 from broker.catalog.registry import definitions
 from broker.config import Config
+from broker.local.split import presplit
 from broker.science import Contributions, find_contributions
 from broker.spark.decode import decode
 from broker.spark.enrich import contribution_labels
@@ -83,8 +84,9 @@ def prepare(config: Config, contributions: Contributions, packets: PacketFormat)
 
 
 def _tables(config: Config) -> HBaseTables:
+    hbase = config.hbase
     return HBaseTables(
-        config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
+        hbase.host, hbase.thrift_port, timeout_s=hbase.timeout_s, presplit=presplit(config)
     )
 
 

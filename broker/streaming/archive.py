@@ -15,6 +15,7 @@ from pyspark.sql.streaming import StreamingQuery
 from broker.alerts.adapters import find_adapters
 from broker.archive import ORIGIN_HEADER, Archive
 from broker.config import Config
+from broker.local.split import presplit
 from broker.spark.messages import Source
 from broker.store.alerts import create_tables
 from broker.store.hbase import HBaseTables
@@ -70,8 +71,9 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
 
 
 def _tables(config: Config) -> HBaseTables:
+    hbase = config.hbase
     return HBaseTables(
-        config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
+        hbase.host, hbase.thrift_port, timeout_s=hbase.timeout_s, presplit=presplit(config)
     )
 
 

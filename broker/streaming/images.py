@@ -18,6 +18,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from broker.config import Config
 from broker.imaging.templates import TemplateStore
+from broker.local.split import presplit
 from broker.spark.messages import OUTGOING_SQL, MessageRows, Source
 from broker.spark.write import write_messages
 from broker.store.alerts import create_tables
@@ -114,8 +115,9 @@ def prepare(config: Config) -> None:
 
 
 def _tables(config: Config) -> HBaseTables:
+    hbase = config.hbase
     return HBaseTables(
-        config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
+        hbase.host, hbase.thrift_port, timeout_s=hbase.timeout_s, presplit=presplit(config)
     )
 
 

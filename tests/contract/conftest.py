@@ -37,7 +37,7 @@ def name(topics):
 
 
 @pytest.fixture(scope="session")
-def run(tables):
+def store_run(tables):
     """A run with all its tables; tests keep apart by survey, query or place."""
     run = Run(f"c{uuid.uuid4().hex[:12]}")
     create_tables(tables, run, regions=2)

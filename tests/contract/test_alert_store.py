@@ -65,11 +65,11 @@ def nothing(alerts):
 
 
 @pytest.fixture
-def put(tables, run, survey):
+def put(tables, store_run, survey):
     """Write alerts of this test's survey."""
 
     def put(alerts, outputs=None, topics=None, provenance=PROVENANCE, extra=None):
-        AlertStore(tables, run).put(
+        AlertStore(tables, store_run).put(
             batch(survey, alerts, extra),
             outputs=nothing(alerts) if outputs is None else outputs,
             topics=[[] for _ in alerts] if topics is None else topics,
@@ -80,9 +80,9 @@ def put(tables, run, survey):
 
 
 @pytest.fixture
-def store(tables, run):
+def store(tables, store_run):
     """A store that has seen nothing yet, as a reader's."""
-    return AlertStore(tables, run)
+    return AlertStore(tables, store_run)
 
 
 def test_an_alert_comes_back_with_all_that_was_put(store, put, survey):
@@ -251,6 +251,14 @@ def test_an_empty_batch_is_no_error(put):
     put([])
 
 
+def test_alerts_without_modules_are_stored(store, put, survey):
+    alerts = [Alert("1"), Alert("2")]
+
+    put(alerts, batch(survey, alerts).select([]))
+
+    assert store.alert(survey, "2")["outputs"] == {}
+
+
 def offset_by(ra, dec, arcsec, bearing):
     """The place some arcseconds away in a direction, on the sphere."""
     d, b = np.radians(arcsec / 3600.0), np.radians(bearing)
@@ -305,9 +313,9 @@ def test_an_object_on_the_border_of_two_pixels_is_one(store, put, survey):
     assert [r["diaSourceId"] for r in got] == ["399"]
 
 
-def test_surveys_do_not_meet_in_a_cone(store, tables, run, put, survey):
+def test_surveys_do_not_meet_in_a_cone(store, tables, store_run, put, survey):
     put([Alert("1", "a", ra=40.0)])
-    AlertStore(tables, run).put(
+    AlertStore(tables, store_run).put(
         batch(survey + "b", [Alert("1", "a", ra=40.0)]),
         outputs=nothing([1]),
         topics=[[]],

@@ -1,4 +1,4 @@
-"""What only an HBase server can show: regions, and connections that break."""
+"""What only an HBase server can show: connections that break."""
 
 import pickle
 import socket
@@ -7,7 +7,6 @@ import time
 import uuid
 from contextlib import closing, suppress
 
-import happybase
 import pytest
 
 from broker.errors import ServiceError
@@ -125,25 +124,3 @@ def test_a_server_that_is_not_there_is_named_in_the_error():
 def test_a_pickled_client_works(name, hbase_tables):
     with closing(pickle.loads(pickle.dumps(hbase_tables))) as copy:
         assert name in copy.names()
-
-
-def test_a_table_is_split_where_a_way_to_do_so_is_given(stack):
-    from broker.local.split import presplit
-
-    split = presplit(stack)
-    name = f"contract.{uuid.uuid4().hex[:12]}"
-    with closing(HBaseTables(stack.hbase.host, stack.hbase.thrift_port, presplit=split)) as tables:
-        try:
-            tables.create(name, [Family("f")], [b"40", b"80", b"c0"])
-            tables.create(name, [Family("f")], [b"40"])
-            table = tables.table(name)
-            rows = [(b"%02x" % i, {b"f:a": b"%d" % i}) for i in range(256)]
-            table.put(rows, 1)
-
-            assert list(table.scan()) == rows
-            with closing(happybase.Connection(stack.hbase.host, stack.hbase.thrift_port)) as raw:
-                starts = [region["start_key"] for region in raw.table(name.encode()).regions()]
-            assert starts == [b"", b"40", b"80", b"c0"]
-        finally:
-            tables.drop(name)
-            split.close()

@@ -33,20 +33,20 @@ def place():
     return float(rng.uniform(0, 360)), float(rng.uniform(-80, 80))
 
 
-def test_nothing_is_found_where_nothing_is(tables, run, place):
-    assert AssociationStore(tables, run).around(*place, 0.01).num_rows == 0
+def test_nothing_is_found_where_nothing_is(tables, store_run, place):
+    assert AssociationStore(tables, store_run).around(*place, 0.01).num_rows == 0
 
 
-def test_objects_come_with_all_their_sources_in_the_order_of_time(tables, run, place):
+def test_objects_come_with_all_their_sources_in_the_order_of_time(tables, store_run, place):
     ra, dec = place
-    store = AssociationStore(tables, run)
+    store = AssociationStore(tables, store_run)
     store.put(sources((11, 11, 100.0, ra, dec, 1.5), (12, 12, 100.0, ra, dec + 0.5, 2.5)))
     known = store.around(ra, dec, 0.01)
     pixel = known["objectPixel"][0].as_py()
     later = sources((5, 11, 99.0, ra, dec, 3.5), (21, 11, 101.0, ra, dec + 2e-4, 4.5))
     store.put(later.append_column("objectPixel", pa.array([pixel, pixel])))
 
-    got = AssociationStore(tables, run).around(ra, dec, 0.01)
+    got = AssociationStore(tables, store_run).around(ra, dec, 0.01)
 
     assert ids(known) == [11]
     assert ids(got) == [5, 11, 21]
@@ -55,9 +55,9 @@ def test_objects_come_with_all_their_sources_in_the_order_of_time(tables, run, p
     assert got["diaSourceId"].type == pa.int64()
 
 
-def test_an_object_is_found_when_only_a_later_source_is_in_the_cone(tables, run, place):
+def test_an_object_is_found_when_only_a_later_source_is_in_the_cone(tables, store_run, place):
     ra, dec = place
-    store = AssociationStore(tables, run)
+    store = AssociationStore(tables, store_run)
     near, far = dec + 0.9 / 3600, dec + 1.5 / 3600
     store.put(sources((1, 1, 100.0, ra, far, 1.0), (2, 1, 101.0, ra, near, 1.0)))
 
@@ -65,8 +65,8 @@ def test_an_object_is_found_when_only_a_later_source_is_in_the_cone(tables, run,
     assert ids(store.around(ra, dec, 0.5 / 3600)) == []
 
 
-def test_writing_sources_again_changes_nothing(tables, run, place):
-    store = AssociationStore(tables, run)
+def test_writing_sources_again_changes_nothing(tables, store_run, place):
+    store = AssociationStore(tables, store_run)
     rows = sources((1, 1, 100.0, *place, 1.0), (2, 2, 100.0, *place, 2.0))
     store.put(rows)
     once = store.around(*place, 0.01)
@@ -76,13 +76,13 @@ def test_writing_sources_again_changes_nothing(tables, run, place):
     assert store.around(*place, 0.01).equals(once)
 
 
-def test_a_source_of_an_object_that_no_one_knows_is_refused(tables, run, place):
+def test_a_source_of_an_object_that_no_one_knows_is_refused(tables, store_run, place):
     with pytest.raises(ConfigError, match="objectPixel"):
-        AssociationStore(tables, run).put(sources((2, 1, 100.0, *place, 1.0)))
+        AssociationStore(tables, store_run).put(sources((2, 1, 100.0, *place, 1.0)))
 
 
-def test_sources_with_other_columns_are_read_together(tables, run, place):
-    store = AssociationStore(tables, run)
+def test_sources_with_other_columns_are_read_together(tables, store_run, place):
+    store = AssociationStore(tables, store_run)
     store.put(sources((1, 1, 100.0, *place, 1.0)))
     more = sources((2, 2, 100.0, *place, 2.0)).append_column("band", pa.array(["g"]))
     store.put(more)
@@ -92,8 +92,8 @@ def test_sources_with_other_columns_are_read_together(tables, run, place):
     assert got["band"].to_pylist() == [None, "g"]
 
 
-def test_a_cone_across_ra_zero_and_over_the_pole_is_whole(tables, run):
-    store = AssociationStore(tables, run)
+def test_a_cone_across_ra_zero_and_over_the_pole_is_whole(tables, store_run):
+    store = AssociationStore(tables, store_run)
     store.put(sources((7, 7, 1.0, 359.999, 61.0, 1.0), (8, 8, 1.0, 0.001, 61.0, 1.0)))
     store.put(sources((9, 9, 1.0, 0.0, 89.999, 1.0), (10, 10, 1.0, 180.0, 89.999, 1.0)))
 
@@ -112,8 +112,8 @@ def visit():
     return int(np.random.default_rng().integers(1 << 60))
 
 
-def test_a_detector_comes_back_as_it_was_put(tables, run, visit):
-    store = DetectorStore(tables, run)
+def test_a_detector_comes_back_as_it_was_put(tables, store_run, visit):
+    store = DetectorStore(tables, store_run)
     row = DetectorRow(visit, 188, DONE, n_alerts=31, origins=((at(4), DONE),))
 
     store.put([row])
@@ -123,8 +123,8 @@ def test_a_detector_comes_back_as_it_was_put(tables, run, visit):
     assert row in list(store.all())
 
 
-def test_a_detector_that_is_done_stays_done(tables, run, visit):
-    store = DetectorStore(tables, run)
+def test_a_detector_that_is_done_stays_done(tables, store_run, visit):
+    store = DetectorStore(tables, store_run)
     waiting = DetectorRow(visit, 1, NO_TEMPLATE, reason="none", origins=((at(1), NO_TEMPLATE),))
     done = DetectorRow(visit, 1, DONE, n_alerts=2, origins=((at(8), DONE),))
     failed = DetectorRow(visit, 1, FAILED, reason="corrupt", origins=((at(9), FAILED),))
@@ -138,14 +138,14 @@ def test_a_detector_that_is_done_stays_done(tables, run, visit):
     assert got.origins == ((at(1), NO_TEMPLATE), (at(8), DONE), (at(9), FAILED))
 
 
-def test_a_coordinate_that_waited_and_then_was_done_is_done(tables, run, visit):
-    store = DetectorStore(tables, run)
+def test_a_coordinate_that_waited_and_then_was_done_is_done(tables, store_run, visit):
+    store = DetectorStore(tables, store_run)
     store.put([DetectorRow(visit, 1, NO_TEMPLATE, origins=((at(1), NO_TEMPLATE),))])
     store.put([DetectorRow(visit, 1, DONE, 3, origins=((at(1), DONE),))])
 
     assert store.get(visit, 1).origins == ((at(1), DONE),)
 
 
-def test_an_unknown_status_is_refused(tables, run, visit):
+def test_an_unknown_status_is_refused(tables, store_run, visit):
     with pytest.raises(ConfigError, match="perhaps"):
-        DetectorStore(tables, run).put([DetectorRow(visit, 1, "perhaps")])
+        DetectorStore(tables, store_run).put([DetectorRow(visit, 1, "perhaps")])

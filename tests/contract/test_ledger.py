@@ -18,13 +18,13 @@ def span(first, end, partition=0, topic="alerts.ztf"):
     return OffsetRange(topic, partition, first, end)
 
 
-def test_what_was_consumed_is_merged_per_partition(tables, run, query):
-    ledger = Ledger(tables, run)
+def test_what_was_consumed_is_merged_per_partition(tables, store_run, query):
+    ledger = Ledger(tables, store_run)
     ledger.record(query, 0, [span(0, 10), span(5, 7, partition=1)], {"stored": 12}, {})
     ledger.record(query, 1, [span(10, 300), span(7, 7, partition=1)], {}, {})
     ledger.record(query, 2, [span(400, 401), span(0, 2, topic="alerts.sim")], {}, {})
 
-    assert Ledger(tables, run).consumed(query) == [
+    assert Ledger(tables, store_run).consumed(query) == [
         span(0, 2, topic="alerts.sim"),
         span(0, 300),
         span(400, 401),
@@ -32,8 +32,8 @@ def test_what_was_consumed_is_merged_per_partition(tables, run, query):
     ]
 
 
-def test_recording_a_batch_again_changes_nothing(tables, run, query):
-    ledger = Ledger(tables, run)
+def test_recording_a_batch_again_changes_nothing(tables, store_run, query):
+    ledger = Ledger(tables, store_run)
     for _ in range(2):
         ledger.record(query, 3, [span(0, 10), span(0, 4, partition=1)], {"stored": 14}, {"s": 1.5})
 
@@ -47,16 +47,16 @@ def test_recording_a_batch_again_changes_nothing(tables, run, query):
     assert ledger.consumed(query) == [span(0, 10), span(0, 4, partition=1)]
 
 
-def test_a_shorter_recording_does_not_hide_a_longer_one(tables, run, query):
-    ledger = Ledger(tables, run)
+def test_a_shorter_recording_does_not_hide_a_longer_one(tables, store_run, query):
+    ledger = Ledger(tables, store_run)
     ledger.record(query, 0, [span(0, 100)], {}, {})
     ledger.record(query, 0, [span(0, 40)], {}, {})
 
     assert ledger.consumed(query) == [span(0, 100)]
 
 
-def test_batches_are_in_their_order_and_empty_ones_leave_no_trace(tables, run, query):
-    ledger = Ledger(tables, run)
+def test_batches_are_in_their_order_and_empty_ones_leave_no_trace(tables, store_run, query):
+    ledger = Ledger(tables, store_run)
     for i in range(3):
         ledger.record(query, i, [span(10 * i, 10 * i + 10)], {"n": i}, {})
     ledger.record(query, 3, [span(30, 30)], {}, {})
@@ -65,8 +65,8 @@ def test_batches_are_in_their_order_and_empty_ones_leave_no_trace(tables, run, q
     assert [batch.counts for batch in ledger.batches(query)] == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
-def test_queries_do_not_meet(tables, run, query):
-    ledger = Ledger(tables, run)
+def test_queries_do_not_meet(tables, store_run, query):
+    ledger = Ledger(tables, store_run)
     ledger.record(query, 0, [span(0, 1)], {}, {})
     ledger.record(query + "2", 0, [span(5, 6)], {}, {})
 
@@ -75,13 +75,13 @@ def test_queries_do_not_meet(tables, run, query):
     assert ledger.consumed("unknown") == ledger.batches("unknown") == []
 
 
-def test_repeated_failure_leads_to_quarantine_until_release(tables, run, query):
-    quarantine = Quarantine(tables, run, failures_to_quarantine=3)
+def test_repeated_failure_leads_to_quarantine_until_release(tables, store_run, query):
+    quarantine = Quarantine(tables, store_run, failures_to_quarantine=3)
     for i in range(3):
         assert f"{query}@1.0" not in quarantine.quarantined()
         quarantine.record_failure(query, "1.0", f"raised {i}")
 
-    assert f"{query}@1.0" in Quarantine(tables, run, failures_to_quarantine=3).quarantined()
+    assert f"{query}@1.0" in Quarantine(tables, store_run, failures_to_quarantine=3).quarantined()
     (status,) = [s for s in quarantine.status() if s.name == query]
     assert (status.version, status.failures, status.quarantined) == ("1.0", 3, True)
     assert status.reason == "raised 2"
@@ -93,8 +93,8 @@ def test_repeated_failure_leads_to_quarantine_until_release(tables, run, query):
     assert (status.failures, status.quarantined) == (1, False)
 
 
-def test_a_new_version_starts_with_a_clean_slate(tables, run, query):
-    quarantine = Quarantine(tables, run, failures_to_quarantine=1)
+def test_a_new_version_starts_with_a_clean_slate(tables, store_run, query):
+    quarantine = Quarantine(tables, store_run, failures_to_quarantine=1)
     quarantine.record_failure(query, "1.0", "raised")
     quarantine.record_failure(query + "b", "1.0", "raised")
 
