@@ -51,7 +51,7 @@ def emit_rows(
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(_text(row.get(name)) for name in columns))
+        table.add_row(*(_text(name, row.get(name)) for name in columns))
     Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160).print(
         table
     )
@@ -63,7 +63,7 @@ def emit_record(record: Mapping[str, Any]) -> None:
     table = Table(show_header=False)
     for name, value in record.items():
         if not isinstance(value, Mapping):
-            table.add_row(name, _text(value))
+            table.add_row(name, _text(name, value))
     console.print(table)
     for name, value in record.items():
         if isinstance(value, Mapping) and value:
@@ -71,11 +71,19 @@ def emit_record(record: Mapping[str, Any]) -> None:
             emit_record(value)
 
 
-def _text(value: Any) -> str:
+_DECIMALS = {"ra": 6, "dec": 6, "midpointMjdTai": 5, "firstMjdTai": 5}
+"""Places that a person needs of positions [deg] and times [d]; other numbers get six digits."""
+
+
+def _text(name: str, value: Any) -> str:
     value = plain(value)
     if value is None:
         return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
+        return ", ".join(str(item) for item in value) or "–"
+    if isinstance(value, float):
+        return f"{value:.{_DECIMALS[name]}f}" if name in _DECIMALS else f"{value:.6g}"
+    return str(value)
 
 
 @contextmanager

@@ -92,10 +92,12 @@ def publish_night(
     version, rows = install_survey(config, seed=seed, preset=preset)
     topic = config.the_run.internal_topic(IMAGES)
     topics.create(topic, TopicSettings(partitions=config.kafka.partitions))
+    partitions = len(topics.ranges(topic))
     truth, size = [], 0
     with progress("images", len(simulated)) as advance:
         for exposure in simulated.exposures():
-            topics.send(topic, [exposure.message])
+            # Detectors spread over the partitions evenly: each batch then takes whole visits.
+            topics.send(topic, [exposure.message], exposure.detector % partitions)
             truth.append(exposure.truth)
             size += len(exposure.message.value or b"")
             advance(1)

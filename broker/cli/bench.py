@@ -1,0 +1,141 @@
+"""`broker bench`: speed and memory, as ratios to a baseline of the same run."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from broker.cli.assemble import make_tables, make_topics
+from broker.cli.main import load
+from broker.cli.output import emit_json, emit_rows, json_option
+
+_BAD_DATA = 20
+_LEAST_RATIO, _LEAST_LSST_PER_S = 0.2, 280.0
+_LATENCY_P50_S, _LATENCY_P95_S = 2.5, 5.0
+_MOST_MEMORY_MB = 8 * 1024.0
+_LEAST_DETECTION_RATIO = 6.0
+
+
+@click.group()
+def command() -> None:
+    """Measure speed and memory; exit code 20 where something falls short.
+
+    Example: broker bench stream --survey ztf
+    """
+
+
+@command.command()
+@click.option("--survey", type=click.Choice(["ztf", "lsst"]), default="ztf", show_default=True)
+@click.option("-n", "alerts", type=click.IntRange(500), help="Packets; default 20000, lsst 6000.")
+@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--latency/--no-latency", default=True, help="Measure latency at 100 alerts/s too.")
+@json_option
+@click.pass_context
+def stream(
+    ctx: click.Context, survey: str, alerts: int | None, rounds: int, latency: bool, as_json: bool
+) -> None:
+    """Queries 2 and 3 on packets that wait, against reading and decoding alone.
+
+    With the modules and filters installed, a reference catalogue of a million rows, HBase and the
+    archive written. Kafka, HBase and Spark share this machine.
+
+    Example: broker bench stream --survey ztf -n 20000
+    """
+    from broker.local.stack import up
+    from broker.ops.bench_stream import bench_latency, bench_stream
+
+    config = load(ctx)
+    number = alerts or (20_000 if survey == "ztf" else 6_000)
+    up(config)
+    topics, tables = make_topics(config), make_tables(config)
+    try:
+        found = bench_stream(
+            config, topics, tables, survey=survey, alerts=number, rounds=rounds, say=_say
+        )
+        spans = bench_latency(config, topics, tables, say=_say) if latency else None
+    finally:
+        topics.close()
+        tables.close()
+    rows = [*_rate_rows(found), *_latency_rows(spans), _memory_row(found)]
+    parts = _part_rows(found)
+    if as_json:
+        emit_json({"bench": dataclasses.asdict(found), "rows": rows, "parts": parts})
+    else:
+        emit_rows(rows, ("what", "measured", "required", "isMet"), as_json=False)
+        emit_rows(parts, ("kind", "part", "value", "unit"), as_json=False)
+    if not all(row["isMet"] for row in rows if row["isMet"] is not None):
+        sys.exit(_BAD_DATA)
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
+
+
+def _row(what: str, measured: float, required: str, is_met: bool | None) -> dict[str, Any]:
+    return {"what": what, "measured": measured, "required": required, "isMet": is_met}
+
+
+def _rate_rows(found: Any) -> list[dict[str, Any]]:
+    rows = [
+        _row(f"{found.survey} packets", found.alerts, f"mean {found.kilobytes:.0f} kB", None),
+        _row("read and decode, alerts/s", found.baseline_per_s, "the baseline", None),
+    ]
+    if found.survey == "lsst":
+        enough = found.full_per_s >= _LEAST_LSST_PER_S
+        return [*rows, _row("whole path, alerts/s", found.full_per_s, ">= 280", enough)]
+    enough = found.ratio >= _LEAST_RATIO
+    return [
+        *rows,
+        _row("whole path, alerts/s", found.full_per_s, "", None),
+        _row("whole path / baseline", found.ratio, ">= 0.2", enough),
+    ]
+
+
+def _latency_rows(spans: tuple[float, float, int] | None) -> list[dict[str, Any]]:
+    if spans is None:
+        return []
+    p50, p95, _ = spans
+    return [
+        _row("latency at 100/s, p50 [s]", p50, "< 2.5", p50 < _LATENCY_P50_S),
+        _row("latency at 100/s, p95 [s]", p95, "< 5", p95 < _LATENCY_P95_S),
+    ]
+
+
+def _memory_row(found: Any) -> dict[str, Any]:
+    total = sum(found.pss_mb.values())
+    return _row("memory of the whole stack [MB]", total, "<= 8192", total <= _MOST_MEMORY_MB)
+
+
+def _part_rows(found: Any) -> list[dict[str, Any]]:
+    def rows(kind: str, values: Mapping[str, float], unit: str) -> list[dict[str, Any]]:
+        return [{"kind": kind, "part": k, "value": v, "unit": unit} for k, v in values.items()]
+
+    return [
+        *rows("processor, whole path", found.full[-1].core_ms, "core-ms/alert"),
+        *rows("processor, baseline", found.baseline[-1].core_ms, "core-ms/alert"),
+        *rows("time in stages", found.stages_ms, "ms/alert"),
+        *rows("memory", found.pss_mb, "MB"),
+    ]
+
+
+@command.command()
+@json_option
+def detection(as_json: bool) -> None:
+    """The detection kernel against sep, on the same image at the same completeness.
+
+    Needs sep, which the test extra brings.
+
+    Example: broker bench detection
+    """
+    from broker.detection.benchmark import bench_detection
+
+    found = bench_detection()
+    rows = [{"what": name, "measured": value} for name, value in found.items()]
+    if as_json:
+        emit_json(found)
+    else:
+        emit_rows(rows, ("what", "measured"), as_json=False)
+    if found["ratio"] < _LEAST_DETECTION_RATIO:
+        sys.exit(_BAD_DATA)
