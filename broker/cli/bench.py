@@ -36,7 +36,7 @@ def command() -> None:
 def stream(
     ctx: click.Context, survey: str, alerts: int | None, rounds: int, latency: bool, as_json: bool
 ) -> None:
-    """Queries 2 and 3 on packets that wait, against reading and decoding alone.
+    """Drain waiting packets through queries 2 and 3, against reading and decoding alone.
 
     With the modules and filters installed, a reference catalogue of a million rows, HBase and the
     archive written. Kafka, HBase and Spark share this machine.
@@ -123,7 +123,7 @@ def _part_rows(found: Any) -> list[dict[str, Any]]:
 @command.command()
 @json_option
 def detection(as_json: bool) -> None:
-    """The detection kernel against sep, on the same image at the same completeness.
+    """Compare the detection kernel with sep, on the same image at the same completeness.
 
     Needs sep, which the test extra brings.
 

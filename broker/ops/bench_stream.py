@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +40,10 @@ _POLL_S = 0.05
 _PATIENCE_S = 900.0
 
 Say = Callable[[str], None]
-SparkSession = DataFrame = StreamingQuery = Any
-"""Spark's own types, which only the packages that drive it import."""
+SparkSession: TypeAlias = Any
+DataFrame: TypeAlias = Any
+StreamingQuery: TypeAlias = Any
+# Spark's own types are imported by those packages only that drive it.
 
 
 @dataclass(frozen=True)
