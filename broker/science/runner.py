@@ -168,26 +168,27 @@ class Runner:
         """Run in the child; each time it ends, leave out the culprit and run the rest again."""
         tasks = tasks_of(self.contributions)
         killed: dict[str, Verdict] = {}
-        attempts = 0
+        unexplained = 0
         while True:
             try:
-                result = self._ready_child().run(
+                return self._ready_child().run(
                     batch,
                     skip={**skip, **killed},
                     budget_s=lambda task: self._budget_s(task, batch.num_rows),
                 )
             except ChildEndedError as ended:
-                attempts += ended.task < 0
+                self.close()
                 if ended.task >= 0:
                     name = tasks[ended.task].name
                     killed[name] = ended.verdict
                     self._known.add(name)  # no second grace
                     _LOG.warning("%s %s", name, ended.verdict[1])
-                elif attempts > 1:  # between tasks, twice: no one to name, so no one runs
-                    killed = {task.name: ended.verdict for task in tasks}
-                self.close()
-                continue
-            return result
+                    continue
+                # Between tasks there is no one to name: once may be chance, twice is this batch.
+                unexplained += 1
+                if unexplained > 1:
+                    _LOG.warning("no module could run: the process %s", ended.verdict[1])
+                    return BatchResult(verdicts={task.name: ended.verdict for task in tasks})
 
     def _ready_child(self) -> Child:
         child = self._child

@@ -12,6 +12,7 @@ import pytest
 from broker.alerts.columns import Column
 from broker.errors import ConfigError
 from broker.science import Runner, find_contributions, sample_alerts
+from broker.science.isolation import ChildEndedError
 
 CATALOGS = {
     "reference": (
@@ -131,6 +132,7 @@ def test_a_child_ends_with_its_parent(tmp_path, write_modules, module):
     program = f"""
 import os, signal
 from broker.science import Runner, find_contributions, sample_alerts
+from broker.science.isolation import ChildEndedError
 runner = Runner(find_contributions({str(folder)!r}))
 runner.run(sample_alerts(5, cutouts=False))
 print(runner.child_pid, flush=True)
@@ -338,3 +340,28 @@ def test_a_batch_without_a_canonical_column_is_a_wrong_set_up(write_modules, mod
 
     with pytest.raises(ConfigError, match="no column psfFlux"):
         runner.run(pa.table({"ra": [1.0]}))
+
+
+def test_a_child_that_keeps_dying_between_tasks_does_not_stop_the_stream(
+    write_modules, module, monkeypatch
+):
+    class Dying:
+        is_alive, grown_mb = True, 0.0
+
+        def __init__(self, *_, **__):
+            pass
+
+        def run(self, *_, **__):
+            raise ChildEndedError(-1, ("failed", "its process was ended by SIGKILL"))
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("broker.science.runner.Child", Dying)
+    runner = Runner(contributions(write_modules(good=module("good", GOOD))))
+
+    outcome = runner.run(ALERTS)
+
+    assert outcome.status == {"good": "failed"}
+    assert "SIGKILL" in outcome.reasons["good"]
+    assert outcome.outputs.column(0).null_count == 40
