@@ -1,7 +1,7 @@
 """The audit: each coordinate that a query consumed stands in exactly one place.
 
-A pure function of what the ledger, the tables and the dead-letter topic say. It holds one byte a
-consumed offset.
+A pure function of what the ledger, the tables and the dead-letter topic say. It holds two bytes
+an offset.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,7 +82,7 @@ class Audit:
 
 
 class _Part:
-    """The state of every offset of one partition, in one byte each."""
+    """The state of every offset of one partition, in a byte, and whether it was consumed."""
 
     def __init__(self, ranges: Sequence[OffsetRange]) -> None:
         self.first = ranges[0].first

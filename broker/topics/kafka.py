@@ -23,6 +23,9 @@ _IN_FLIGHT_BYTES = 64 << 20
 
 _IN_FLIGHT_MESSAGES = 10_000
 _POLL_MS = 500
+_BOOTSTRAP_S = 10.0
+"""How long to look for a server that never answered."""
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -202,7 +205,7 @@ class KafkaTopics:
         return {
             "bootstrap_servers": self._bootstrap,
             "client_id": "nightjar-broker",
-            "bootstrap_timeout_ms": int(self._timeout_s * 1000),
+            "bootstrap_timeout_ms": int(min(self._timeout_s, _BOOTSTRAP_S) * 1000),
         }
 
     def _get_admin(self) -> Any:
@@ -370,9 +373,9 @@ class KafkaTopics:
                 )
 
     def _service_error(self, error: Exception) -> ServiceError:
-        return ServiceError(
-            f"Kafka at {self._bootstrap}: {type(error).__name__} {error}", bootstrap=self._bootstrap
-        )
+        name, text = type(error).__name__, str(error)
+        said = text if name in text else f"{name} {text}"
+        return ServiceError(f"Kafka at {self._bootstrap}: {said}", bootstrap=self._bootstrap)
 
 
 def _message(record: Any) -> Message:
