@@ -71,7 +71,7 @@ class Settings:
     template_margin_px: int = 32
     star_density: float = 30_000.0
     galaxy_density: float = 16_000.0
-    transient_density: float = 15_000.0
+    transient_density: float = 17_000.0
     star_mags: tuple[float, float] = (15.5, 24.0)
     galaxy_mags: tuple[float, float] = (18.0, 23.5)
     transient_fluxes: tuple[float, float] = (500.0, 25_000.0)

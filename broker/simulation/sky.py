@@ -129,11 +129,17 @@ def draw_patch(seed: int, settings: Settings, patch: int) -> Patch:
         HEALPix pixel of `PATCH_ORDER`, nested.
     """
     galaxies = _draw_galaxies(seed, settings, patch)
-    return Patch(
-        _draw_stars(seed, settings, patch),
-        galaxies,
-        tuple(_draw_population(seed, settings, patch, kind, galaxies) for kind in find_classes()),
-    )
+    populations = []
+    taken = np.zeros(galaxies.ra.size, dtype=bool)
+    for kind in find_classes():
+        population, host = _draw_population(seed, settings, patch, kind, galaxies)
+        if host is not None:
+            # Two at once in one galaxy are rarer than this sky is full: the second is left out.
+            free = ~taken[host]
+            taken[host] = True
+            population = population.chosen(free)
+        populations.append(population)
+    return Patch(_draw_stars(seed, settings, patch), galaxies, tuple(populations))
 
 
 def positions(rng: np.random.Generator, n: int, patch: int) -> tuple[FloatArray, FloatArray]:
@@ -188,10 +194,12 @@ def _draw_galaxies(seed: int, settings: Settings, patch: int) -> Galaxies:
 
 def _draw_population(
     seed: int, settings: Settings, patch: int, kind: TransientClass, galaxies: Galaxies
-) -> Population:
+) -> tuple[Population, NDArray[np.int64] | None]:
+    """Return the transients of a kind, and the galaxies they are in, if they are."""
     rng = generator(seed, f"transient {kind.name}", patch)
     n = _count(rng, settings.transient_density * kind.share)
     n_galaxies = galaxies.ra.size
+    host: NDArray[np.int64] | None = None
     if kind.host in (Host.GALAXY, Host.NUCLEUS):
         n = min(n, n_galaxies)
         host = rng.choice(n_galaxies, n, replace=False) if n else np.empty(0, dtype=np.int64)
@@ -205,16 +213,20 @@ def _draw_population(
     around = Surroundings(
         _power_law(rng, n, settings.transient_fluxes), redshift, float(settings.first_night_mjd)
     )
-    return Population(kind, _numbers(patch, n), ra, dec, redshift, kind.draw(rng, around))
+    params = kind.draw(rng, around)
+    return Population(kind, _numbers(patch, n), ra, dec, redshift, params), host
 
 
 def _offset(
     rng: np.random.Generator, ra: FloatArray, dec: FloatArray, half_light_arcsec: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return positions in the light of exponential discs, at most three half-light radii out."""
+    """Return positions in the light of exponential discs, within three half-light radii.
+
+    The 5 % that would be further out are folded back into the disc.
+    """
     n = ra.size
     radius = rng.gamma(2.0, 1.0, n) / _HALF_LIGHT_IN_SCALES
-    distance = np.minimum(radius, 3.0) * half_light_arcsec / ARCSEC_PER_DEG
+    distance = np.mod(radius, 2.99) * half_light_arcsec / ARCSEC_PER_DEG
     angle = rng.uniform(0.0, 2.0 * np.pi, n)
     east = distance * np.sin(angle) / np.cos(np.radians(dec))
     return (ra + east) % 360.0, np.clip(dec + distance * np.cos(angle), -90.0, 90.0)

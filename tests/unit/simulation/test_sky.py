@@ -114,3 +114,20 @@ def test_the_first_and_the_last_patch_can_be_drawn(patch):
     assert np.all(np.abs(stars.dec - lat.deg[0]) < 0.3)
     assert np.all(stars.ra >= 0.0)
     assert lon.deg[0] < 360.0
+
+
+def test_a_galaxy_has_one_transient_at_most():
+    patch = draw_patch(2, DEMO, patch_with(150.0, 2.0))
+    nuclei = next(p for p in patch.transients if p.kind.name == "agn")
+    supernovae = next(p for p in patch.transients if p.kind.name == "supernova-ia")
+    sizes = dict(zip(patch.galaxies.ra, patch.galaxies.half_light_arcsec, strict=True))
+
+    assert len(set(nuclei.ra)) == nuclei.ra.size
+    inside = 0
+    for ra, dec in zip(nuclei.ra, nuclei.dec, strict=True):
+        east = (supernovae.ra - ra) * np.cos(np.radians(dec)) * 3_600.0
+        distance = np.hypot(east, (supernovae.dec - dec) * 3_600.0)
+        inside += int(np.any(distance < 0.5 * sizes[ra]))
+    # By chance another galaxy's supernova lies that near to one nucleus in some thousand.
+    assert nuclei.ra.size > 10
+    assert inside <= 1
