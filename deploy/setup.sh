@@ -45,7 +45,8 @@ fi
 if [ ! -e "$ready" ]; then
     echo "installing Python packages (a minute or two)" >&2
     pip=".venv/bin/python -m pip --disable-pip-version-check --quiet"
-    $pip install --require-hashes -r deploy/requirements.lock
+    # Byte code is made when a module is first used: of most it never is.
+    $pip install --no-compile --require-hashes -r deploy/requirements.lock
     $pip install --no-deps --no-build-isolation -e .
     rm -f .venv/ready-*
     touch "$ready"

@@ -1,10 +1,13 @@
 """What stops a start before it begins, each with what to do about it."""
 
+import json
 import socket
 from contextlib import closing
 
 import pytest
+from click.testing import CliRunner
 
+from broker.cli.main import cli
 from broker.config import Config
 from broker.errors import ConfigError
 from broker.local import stack
@@ -68,3 +71,22 @@ def test_a_server_that_ended_by_itself_is_shown_as_dead(tmp_path):
     assert shown == ServiceStatus(
         "kafka", "dead", None, config.kafka.port, None, tmp_path / "logs" / "kafka.log"
     )
+
+
+def test_the_status_command_prints_json_and_checks(tmp_path):
+    environment = {"BROKER_HOME": str(tmp_path / "home"), "BROKER_CACHE": str(tmp_path)}
+
+    shown = CliRunner().invoke(cli, ["status", "--json"], env=environment)
+    checked = CliRunner().invoke(cli, ["status", "--check", "--only", "hbase"], env=environment)
+
+    rows = json.loads(shown.stdout)
+    assert [row["name"] for row in rows] == ["kafka", "hbase", "thrift"]
+    assert rows[0] == {
+        "name": "kafka",
+        "state": "stopped",
+        "pid": None,
+        "port": 19092,
+        "memoryMb": None,
+        "log": str(tmp_path / "home" / "logs" / "kafka.log"),
+    }
+    assert (shown.exit_code, checked.exit_code) == (0, 21)
