@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from pyspark.errors import StreamingQueryException
 
 from broker.alerts.packet import decode_sim
 from broker.imaging.message import decode_raw, encode_image
@@ -14,14 +15,18 @@ from broker.simulation.observatory import make_templates, simulate_night, templa
 from broker.simulation.settings import TEST
 from broker.store.audit import audit
 from broker.store.ledger import Ledger
-from broker.store.objects import DetectorStore
+from broker.store.memory import MemoryTables
+from broker.store.objects import AssociationStore, DetectorStore
+from broker.store.tables import create_tables
 from broker.streaming import images
+from broker.streaming.image_alerts import alert_messages, associate_images
+from broker.streaming.image_steps import ImageMessage, NightVersions, process_image
 from broker.streaming.query import checkpoint_path
 from broker.topics.publish import read_all, read_dead_letters
 from broker.topics.topic import Message, TopicSettings
 
 SEED = 5
-SURVEY = dataclasses.replace(TEST, bands=("r", "g"), visits_per_band=2, transient_density=60_000.0)
+SURVEY = dataclasses.replace(TEST, bands=("r", "g"), visits_per_band=2, transient_density=200_000.0)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +112,7 @@ def test_images_become_alerts_once_and_each_message_is_accounted_for(
         v: n for v, n in n_alerts.items() if n
     }
     assert len(n_alerts) == 4
-    assert len({r["diaSourceId"] for r in records}) == len(records) > 10
+    assert len({r["diaSourceId"] for r in records}) == len(records) > 5
     assert {r["diaSource"]["templateVersion"] for r in records} == {version}
     assert all(
         r["cutoutScience"] and r["cutoutTemplate"] and r["cutoutDifference"] for r in records
@@ -145,3 +150,75 @@ def test_images_become_alerts_once_and_each_message_is_accounted_for(
     assert {r["diaSource"]["templateVersion"] for r in new} == {f"{version}-2"}
     (row,) = audited(config, kafka_topics, hbase_tables).rows
     assert (row.stored, row.duplicates, row.no_template, row.missing) == (3, 1, 0, 0)
+
+
+def crash_once_after(monkeypatch, owner, name, *, does_it=True):
+    """Let a step raise when it is next done, or instead of being done; return when it has."""
+    original = getattr(owner, name)
+    crashed = []
+
+    def step(*arguments, **options):
+        if does_it or crashed:
+            original(*arguments, **options)
+        if not crashed:
+            crashed.append(name)
+            raise RuntimeError(f"crash after {name}")
+
+    monkeypatch.setattr(owner, name, step)
+    return crashed
+
+
+def test_a_crash_between_any_two_steps_of_a_batch_changes_nothing(
+    spark, stack, run, kafka_topics, hbase_tables, sky, monkeypatch
+):
+    config = dataclasses.replace(stack, run=run.name)
+    messages, templates = sky
+    version = template_version(SEED, SURVEY)
+    store = TemplateStore(config.run_path("templates"))
+    store.put(version, templates)
+    topic = run.internal_topic("ccd-images")
+    kafka_topics.create(topic, TopicSettings(partitions=2))
+    coordinates = kafka_topics.send(topic, [*messages["r"], *messages["g"]])
+
+    steps = [
+        (images, "write_messages", {"does_it": False}),
+        (images, "write_messages", {}),
+        (images.DetectorStore, "put", {}),
+        (images.Ledger, "record", {}),
+    ]
+    for owner, name, options in steps:
+        with monkeypatch.context() as patch:
+            crashed = crash_once_after(patch, owner, name, **options)
+            with pytest.raises(StreamingQueryException):
+                run_to_the_end(spark, config)
+            assert crashed == [name]
+    run_to_the_end(spark, config)
+
+    # What the same steps make of the same images without Spark and without a crash.
+    memory = MemoryTables()
+    create_tables(memory, run)
+    outcomes = [
+        process_image(
+            ImageMessage(at, message.value, 0),
+            templates=store,
+            versions=NightVersions(store),
+            detectors=DetectorStore(memory, run),
+        )
+        for at, message in zip(coordinates, [*messages["r"], *messages["g"]], strict=True)
+    ]
+    cutouts = {outcome.coordinate: outcome.cutouts for outcome in outcomes}
+    expected = {
+        m.value
+        for one in associate_images(outcomes, store=AssociationStore(memory, run))
+        for m in alert_messages(one, cutouts[one.coordinate])
+    }
+    published = Counter(m.value for m in read_all(kafka_topics, run.alerts_topic("sim")))
+    assert set(published) == expected
+    # Three attempts came to publish, and the last one of all.
+    assert set(published.values()) == {4}
+    place = outcomes[0].footprint
+    stored = AssociationStore(hbase_tables, run).around(place.ra, place.dec, 0.1)
+    assert stored.num_rows == len(set(stored["diaSourceId"].to_pylist())) == len(expected)
+    result = audited(config, kafka_topics, hbase_tables)
+    assert result.problems == ()
+    assert result.rows[0].stored == result.rows[0].consumed == 4
