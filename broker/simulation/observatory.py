@@ -33,7 +33,7 @@ CATALOG = "reference"
 
 _SIZE_IN_HALF_LIGHT = 3.0
 """A galaxy is catalogued with this many half-light radii as its size: no transient is drawn
-further out, 97 % of the light is inside."""
+further out, 96 % of the light is inside."""
 
 
 @dataclass(frozen=True)

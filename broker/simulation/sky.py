@@ -222,7 +222,7 @@ def _offset(
 ) -> tuple[FloatArray, FloatArray]:
     """Return positions in the light of exponential discs, within three half-light radii.
 
-    The 5 % that would be further out are folded back into the disc.
+    The 4 % that would be further out are folded back into the disc.
     """
     n = ra.size
     radius = rng.gamma(2.0, 1.0, n) / _HALF_LIGHT_IN_SCALES
