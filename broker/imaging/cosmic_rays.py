@@ -9,8 +9,12 @@ from broker.imaging.kernels import F32, Bools, compiled, grow
 PEAK_SIGMAS = 6.0
 """A hit starts from a pixel this far above the sky."""
 
-_SIGMAS = 2.0
-"""Both a pixel and the pair beside it are given this much of their noise."""
+_SIGMAS = 3.0
+"""Both a pixel and the pair beside it are given this much of their noise: at 2, noise on a faint
+star looks like a hit once in some twenty images."""
+
+_SPREAD_MARGIN_SIGMAS = 1.0
+"""The same for pixels beside a hit."""
 
 _CONTRAST = 1.25
 """How much sharper than a point source at the worst place a hit must be."""
@@ -118,7 +122,7 @@ def _spread(pixels: F32, variance: F32, unusable: Bools, ratios: F32, hits: Bool
                         continue
                     if value**2 < _SPREAD_SIGMAS * _SPREAD_SIGMAS * variance[y, x]:
                         continue
-                    if _is_sharp(pixels, variance, ratios, hits, y, x, 0.0):
+                    if _is_sharp(pixels, variance, ratios, hits, y, x, _SPREAD_MARGIN_SIGMAS):
                         hits[y, x] = True
                         new_y[n], new_x[n] = y, x
                         n += 1

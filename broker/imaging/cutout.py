@@ -155,18 +155,18 @@ def decode_cutout(data: bytes) -> F32:
     at = 0
     while at < len(data):
         header, at = _read_header(data, at)
-        shape = tuple(int(header[f"NAXIS{i}"]) for i in range(int(header.get("NAXIS", 0)), 0, -1))
-        bitpix = int(header.get("BITPIX", 0))
-        if bitpix not in _DTYPES:
+        shape = tuple(_length(header, f"NAXIS{i}") for i in range(_length(header, "NAXIS"), 0, -1))
+        bitpix = header.get("BITPIX", 0)
+        if isinstance(bitpix, bool) or bitpix not in _DTYPES:
             raise AlertError(f"the cutout's BITPIX is {bitpix}; it must be one of {list(_DTYPES)}")
         count = math.prod(shape) if shape else 0
         size = count * abs(bitpix) // 8
-        if at + size > len(data) or size < 0:
+        if at + size > len(data):
             raise AlertError(f"the cutout is truncated: {len(data) - at} bytes of {size}")
         is_image = header.get("XTENSION", "IMAGE") == "IMAGE"
         if is_image and count:
             return _to_float(data, at, shape, bitpix, header)
-        extra = int(header.get("PCOUNT", 0)) * abs(bitpix) // 8
+        extra = _length(header, "PCOUNT", 0) * abs(bitpix) // 8
         at += (size + extra + BLOCK - 1) // BLOCK * BLOCK
     raise AlertError("the cutout's file has no image")
 
@@ -201,6 +201,21 @@ def _read_header(data: bytes, at: int) -> tuple[dict[str, Any], int]:
 _WANTED = (b"SIMPL", b"XTENS", b"BITPI", b"NAXIS", b"PCOUN", b"BSCAL", b"BZERO", b"BLANK")
 
 
+def _length(header: dict[str, Any], name: str, default: int | None = None) -> int:
+    """Return a keyword that counts something."""
+    value = header.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_BYTES:
+        raise AlertError(f"the cutout's {name} is {value!r}; it must be a count")
+    return value
+
+
+def _scale(header: dict[str, Any], name: str, default: float) -> float:
+    value = header.get(name, default)
+    if isinstance(value, bool | str) or not math.isfinite(value):
+        raise AlertError(f"the cutout's {name} is {value!r}; it must be a finite number")
+    return float(value)
+
+
 def _value(field: bytes) -> Any:
     text = field.decode("latin-1").strip()
     if text.startswith("'"):
@@ -210,7 +225,7 @@ def _value(field: bytes) -> Any:
         return text == "T"
     try:
         return float(text) if any(c in text for c in ".EDed") else int(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise AlertError(f"the cutout's header has {text!r} for a number") from error
 
 
@@ -219,12 +234,12 @@ def _to_float(
 ) -> F32:
     raw = np.frombuffer(data, _DTYPES[bitpix], math.prod(shape), at)
     image = raw.astype(np.float32)
-    scale, zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
+    if len(shape) < 2:
+        raise AlertError(f"the cutout has {len(shape)} axis; an image has two")
+    scale, zero = _scale(header, "BSCALE", 1.0), _scale(header, "BZERO", 0.0)
     if (scale, zero) != (1.0, 0.0):
         image = image * np.float32(scale) + np.float32(zero)
     if bitpix > 0 and "BLANK" in header:
         image[raw == header["BLANK"]] = np.nan
-    if len(shape) < 2:
-        raise AlertError(f"the cutout has {len(shape)} axis; an image has two")
     result: F32 = image.reshape(-1, shape[-2], shape[-1])[0]
     return result

@@ -1,0 +1,253 @@
+"""From exposures to diaSources: what is found, how well, and what is not made up."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.spatial import cKDTree
+
+from broker.detection.columns import (
+    DIA_SOURCES_WITH_CUTOUTS,
+    dia_source_ids,
+    unpack_dia_source_ids,
+)
+from broker.detection.dia import DiaSettings, difference_and_detect
+from broker.detection.flags import DOCS, SourceFlag, names
+from broker.errors import AlertError
+from broker.imaging.cutout import decode_cutout
+from broker.imaging.mask import MaskPlane
+from broker.imaging.templates import Template
+
+_spec = importlib.util.spec_from_file_location("harness", Path(__file__).parent / "conftest.py")
+assert _spec is not None
+assert _spec.loader is not None
+harness = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(harness)
+
+
+def observe(field, seed, sigma, snrs, *, sign=1.0, sharper=0.0, shift=(5.3, -4.7)):
+    """Return an exposure of the field with transients, and these."""
+    wcs = field.wcs.shifted(*shift)
+    transients = harness.lattice(wcs, field.side, sigma, snrs, seed)
+    transients[:, 2] *= sign
+    objects = np.vstack([field.stars, transients[:, :3]])
+    image = harness.draw(seed, wcs, field.side, sigma, objects, visit=9, sharper=sharper)
+    return image, transients
+
+
+def clear_of_stars(field, image, transients, reach=14.0):
+    x, y = image.wcs.sky_to_pixel(field.stars[:, 0], field.stars[:, 1])
+    distance, _ = cKDTree(np.column_stack([x, y])).query(transients[:, 3:5])
+    return distance > reach
+
+
+def matched(result, transients):
+    """Return the row of each transient's source, -1 for none, and the rows of no transient."""
+    sources = result.sources
+    places = np.column_stack([sources["x"].to_numpy(), sources["y"].to_numpy()])
+    if len(places) == 0:
+        return np.full(len(transients), -1), np.zeros(0, np.int64)
+    distance, row = cKDTree(places).query(transients[:, 3:5])
+    row = np.where(distance < 3.0, row, -1)
+    return row, np.setdiff1d(np.arange(len(places)), row)
+
+
+@pytest.mark.parametrize("sigma", [1.6, 1.9, 2.4])
+def test_transients_are_found_and_measured_with_honest_errors_in_any_seeing(field, sigma):
+    found, truth, false, n_alerts = [], [], 0, 0
+    for seed in range(4):
+        image, transients = observe(field, 10 + seed, sigma, [5.5, 9.0, 20.0, 60.0])
+        result = difference_and_detect(image, field.template)
+        row, extra = matched(result, transients)
+        reliable = result.sources["reliability"].to_numpy() >= 0.5
+        n_alerts += int(reliable.sum())
+        false += int(reliable[extra].sum())
+        clear = clear_of_stars(field, image, transients)
+        found.append(result.sources.to_pandas().iloc[row[clear]].assign(row=row[clear]))
+        truth.append(transients[clear])
+    import pandas as pd
+
+    sources, true = pd.concat(found), np.concatenate(truth)
+    seen = sources["row"].to_numpy() >= 0
+    snr = true[:, 5]
+
+    assert seen[snr > 8.0].mean() >= 0.98
+    assert seen[snr < 6.0].mean() >= 0.5
+    assert false <= 0.03 * n_alerts
+    good = seen & (snr > 8.0)
+    flux = (sources["psfFlux"] - true[:, 2])[good] / sources["psfFluxErr"][good]
+    ra = ((sources["ra"] - true[:, 0]) * np.cos(np.radians(2.0)))[good] / sources["raErr"][good]
+    dec = (sources["dec"] - true[:, 1])[good] / sources["decErr"][good]
+    margin = 3.0 / np.sqrt(2 * good.sum())
+    for pull in (flux, ra, dec):
+        assert 0.9 - margin < np.sqrt(np.mean(pull**2)) < 1.1 + margin
+    assert abs(flux.mean()) < 0.15 + 3.0 / np.sqrt(good.sum())
+    # Transients on blank sky: the template has no flux there, the science image theirs.
+    assert np.median(np.abs(sources["templateFlux"][good] / sources["templateFluxErr"][good])) < 1.5
+    ratio = (sources["scienceFlux"] / true[:, 2])[good & (snr > 30)]
+    assert ratio.median() == pytest.approx(1.0, abs=0.02)
+
+
+def test_what_fades_is_found_with_a_negative_flux(field):
+    # The stars' own light is missing in the exposure: each is a negative source.
+    wcs = field.wcs.shifted(3.0, 2.0)
+    faded = field.stars.copy()
+    x, y = wcs.sky_to_pixel(faded[:, 0], faded[:, 1])
+    inside = (x > 30) & (x < field.side - 30) & (y > 30) & (y < field.side - 30)
+    gone = np.flatnonzero(inside)[:6]
+    kept = np.delete(faded, gone, axis=0)
+    image = harness.draw(77, wcs, field.side, 2.0, kept, visit=9)
+
+    result = difference_and_detect(image, field.template)
+
+    places = np.column_stack([result.sources["x"].to_numpy(), result.sources["y"].to_numpy()])
+    distance, row = cKDTree(places).query(np.column_stack([x[gone], y[gone]]))
+    assert (distance < 2.0).all()
+    sources = result.sources.to_pandas().iloc[row]
+    assert sources["isNegative"].all()
+    pull = (sources["psfFlux"].to_numpy() + faded[gone, 2]) / sources["psfFluxErr"].to_numpy()
+    assert np.abs(pull).max() < 4.5
+
+
+def test_static_stars_leave_nothing_when_the_psf_varies_over_the_image(field):
+    extra = 0
+    for seed in range(3):
+        wcs = field.wcs.shifted(1.2, 3.4)
+        image = harness.draw(200 + seed, wcs, field.side, 2.4, field.stars, visit=9, sharper=0.12)
+        result = difference_and_detect(image, field.template)
+        extra += int((result.sources["reliability"].to_numpy() >= 0.5).sum())
+
+    # 360 star images and 0.8 megapixels of sky: some 0.3 are expected of pure noise.
+    assert extra <= 3
+
+
+def test_a_misregistered_exposure_is_matched_all_the_same(field):
+    wcs = field.wcs.shifted(1.0, 1.0)
+    image = harness.draw(300, wcs, field.side, 2.1, field.stars, visit=9)
+    off = replace(image, wcs=wcs.shifted(0.15, -0.1))
+
+    result = difference_and_detect(off, field.template)
+
+    assert int((result.sources["reliability"].to_numpy() >= 0.5).sum()) <= 1
+
+
+def test_cosmic_rays_are_masked_and_no_star_is_taken_for_one(field):
+    image, transients = observe(field, 400, 1.9, [30.0])
+    rng = np.random.default_rng(401)
+    for _ in range(12):
+        x, y = rng.integers(30, field.side - 40, 2)
+        for k in range(rng.integers(1, 9)):
+            image.pixels[y + k, x + k // 2] += 1500.0
+
+    result = difference_and_detect(image, field.template)
+
+    row, extra = matched(result, transients)
+    assert (row >= 0).mean() > 0.97
+    assert (result.sources["reliability"].to_numpy()[extra] >= 0.5).sum() <= 1
+    assert 12 <= result.scorecard["cosmicRayPixels"] <= 1200
+
+
+def test_the_same_input_gives_the_same_bytes(field):
+    image, _ = observe(field, 500, 2.0, [12.0])
+
+    first = difference_and_detect(image, field.template).sources
+    again = difference_and_detect(image, replace(field.template, coefficients=None)).sources
+
+    assert first.equals(again)
+    assert first.schema.equals(DIA_SOURCES_WITH_CUTOUTS)
+    ids = first["diaSourceId"].to_numpy()
+    assert (np.diff(ids) > 0).all()
+
+
+def test_cutouts_are_centred_on_the_source_and_show_it(field):
+    image, _ = observe(field, 501, 2.0, [60.0])
+
+    result = difference_and_detect(image, field.template, settings=DiaSettings(cutout_px=31))
+
+    # The template is smooth to a tenth of the science image's noise.
+    for row in result.sources.slice(0, 5).to_pylist():
+        science = decode_cutout(row["cutoutScience"])
+        difference = decode_cutout(row["cutoutDifference"])
+        template = decode_cutout(row["cutoutTemplate"])
+        assert science.shape == difference.shape == template.shape == (31, 31)
+        sign = -1.0 if row["isNegative"] else 1.0
+        peak = np.unravel_index(np.nanargmax(sign * difference), difference.shape)
+        assert max(abs(peak[0] - 15), abs(peak[1] - 15)) <= 3
+        if row["templateFlux"] < 5 * row["templateFluxErr"]:
+            assert np.nanstd(science - difference) < 0.3 * np.nanstd(science)
+
+
+def test_an_all_masked_exposure_is_refused_with_its_reason(field):
+    image, _ = observe(field, 502, 2.0, [10.0])
+    image.mask[:] = MaskPlane.BAD
+
+    with pytest.raises(AlertError, match="masked"):
+        difference_and_detect(image, field.template)
+
+
+def test_a_template_of_another_place_or_band_is_refused(field):
+    image, _ = observe(field, 503, 2.0, [10.0])
+    elsewhere = replace(image, wcs=replace(image.wcs, crval_dec=-60.0))
+    other_band = replace(image, calibration=replace(image.calibration, band="g"))
+
+    with pytest.raises(AlertError, match="does not lie on"):
+        difference_and_detect(elsewhere, field.template)
+    with pytest.raises(AlertError, match="band g"):
+        difference_and_detect(other_band, field.template)
+
+
+def test_values_that_are_not_finite_are_refused(field):
+    image, _ = observe(field, 504, 2.0, [10.0])
+    image.pixels[40, 40] = np.nan
+
+    with pytest.raises(AlertError, match="not finite"):
+        difference_and_detect(image, field.template)
+
+
+def test_an_exposure_without_stars_is_subtracted_by_its_metadata_and_flagged(field):
+    empty = harness.make_field(5, side=256, n_stars=0, visits=3)
+    image, transients = observe(empty, 505, 2.2, [20.0])
+
+    result = difference_and_detect(image, empty.template)
+
+    row, _ = matched(result, transients)
+    assert (row >= 0).all()
+    assert result.scorecard["kernelStars"] == 0
+    flags = result.sources["flags"].to_numpy()
+    assert (flags & int(SourceFlag.POOR_SUBTRACTION) > 0).all()
+
+
+def test_a_template_that_does_not_match_is_refused_rather_than_flooding_the_stream(field):
+    image = harness.draw(506, field.wcs, field.side, 2.0, field.stars, visit=9)
+    scrambled = field.template.image.with_arrays(pixels=field.template.image.pixels[::-1].copy())
+
+    with pytest.raises(AlertError, match=r"sources, more than|flux scale"):
+        difference_and_detect(
+            image, Template(scrambled, "v1"), settings=DiaSettings(max_sources_per_mpix=10.0)
+        )
+
+
+def test_identifiers_pack_visit_detector_and_pixel_without_loss():
+    pixels = np.array([0, 1, 2**24 - 1])
+
+    ids = dia_source_ids(2**31 - 1, 255, pixels)
+
+    visit, detector, pixel = unpack_dia_source_ids(ids)
+    assert (ids > 0).all()
+    assert int(ids[-1]) == 2**63 - 1
+    assert (visit == 2**31 - 1).all()
+    assert (detector == 255).all()
+    np.testing.assert_array_equal(pixel, pixels)
+    for bad in ((2**31, 0, [0]), (0, 256, [0]), (0, 0, [2**24]), (-1, 0, [0]), (0, 0, [-1])):
+        with pytest.raises(AlertError, match="out of range"):
+            dia_source_ids(*bad)
+
+
+def test_every_flag_is_one_bit_of_its_own_with_a_meaning():
+    assert set(DOCS) == set(SourceFlag)
+    assert all(int(flag).bit_count() == 1 for flag in SourceFlag)
+    assert names(int(SourceFlag.EDGE | SourceFlag.DIPOLE)) == ["EDGE", "DIPOLE"]
+    assert pa.int64().bit_width > max(int(flag).bit_length() for flag in SourceFlag)
