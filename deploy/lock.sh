@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 .venv/bin/python -m venv "$work/venv"
-"$work/venv/bin/python" -m pip --disable-pip-version-check --quiet install --upgrade pip pip-tools
-"$work/venv/bin/pip-compile" --quiet --upgrade --generate-hashes --extra test --strip-extras \
-    --allow-unsafe --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-    --no-emit-trusted-host --output-file "$work/requirements.lock" pyproject.toml
+"$work/venv/bin/python" -m pip --disable-pip-version-check --quiet install uv
+"$work/venv/bin/uv" pip compile --quiet --no-cache --universal --python-version 3.11 --upgrade \
+    --generate-hashes --extra test --no-header --no-annotate --no-emit-package nightjar-broker \
+    --output-file "$work/requirements.lock" pyproject.toml
 cp "$work/requirements.lock" deploy/requirements.lock
