@@ -228,9 +228,18 @@ def _or_null(values: F64) -> Any:
     return pa.array(values.astype(np.float32), from_pandas=True)
 
 
-def _judgement(
-    difference: Difference, peaks: Peaks, fits: Fits, columns: dict[str, Any]
-) -> dict[str, Any]:
+def evidence_of(difference: Difference, peaks: Peaks, fits: Fits, template_flux: F64) -> Evidence:
+    """Return what the reliability of detected and fitted sources is judged by.
+
+    Parameters
+    ----------
+    difference : Difference
+    peaks : Peaks
+    fits : Fits
+        Of these peaks.
+    template_flux : NDArray[np.float64], shape (n_sources,)
+        PSF flux of the template there, in counts; NaN where it has none.
+    """
     sign = np.where(peaks.snr < 0.0, -1.0, 1.0)
     fwhm, elongation = moments(
         difference.pixels,
@@ -247,14 +256,10 @@ def _judgement(
         psf_sigma=difference.psf_sigma,
         unusable=difference.unusable,
     )
-    snr = np.abs(peaks.snr).astype(np.float64)
-    is_dipole = (opposite >= MIN_SNR) & (opposite >= MIN_SHARE * snr)
-    flags = _flags(difference, peaks, fits) | np.where(is_dipole, int(SourceFlag.DIPOLE), 0)
-    template_flux = columns["templateFlux"].to_numpy(zero_copy_only=False).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.abs(template_flux / columns["psfFlux"])
-    evidence = Evidence(
-        snr,
+        ratio = np.abs(template_flux / fits.flux)
+    return Evidence(
+        np.abs(peaks.snr).astype(np.float64),
         fits.chi2,
         _peak_excess(difference, peaks, fits),
         opposite,
@@ -265,12 +270,24 @@ def _judgement(
         elongation,
         fits.failed.astype(np.float64),
     )
+
+
+def _judgement(
+    difference: Difference, peaks: Peaks, fits: Fits, columns: dict[str, Any]
+) -> dict[str, Any]:
+    image = difference.science
+    template_flux = columns["templateFlux"].to_numpy(zero_copy_only=False).astype(np.float64)
+    evidence = evidence_of(difference, peaks, fits, template_flux / image.flux_per_count)
+    opposite, snr = evidence.opposite_snr, evidence.snr
+    is_dipole = (opposite >= MIN_SNR) & (opposite >= MIN_SHARE * snr)
+    fwhm = evidence.width_ratio * image.wcs.scale_arcsec
+    fwhm *= FWHM_PER_SIGMA * np.hypot(difference.psf_sigma, _PIXEL_SIGMA)
     return {
         "reliability": score(evidence),
         "isDipole": is_dipole,
-        "flags": flags,
-        "fwhm": _or_null(fwhm * difference.science.wcs.scale_arcsec),
-        "elongation": _or_null(elongation),
+        "flags": _flags(difference, peaks, fits) | np.where(is_dipole, int(SourceFlag.DIPOLE), 0),
+        "fwhm": _or_null(fwhm),
+        "elongation": _or_null(evidence.elongation),
     }
 
 

@@ -16,6 +16,7 @@ from broker.errors import AlertError
 from broker.imaging.background import fit_background
 from broker.imaging.cosmic_rays import find_cosmic_rays
 from broker.imaging.image import Image
+from broker.imaging.kernel_stars import kernel_stars
 from broker.imaging.kernels import F32, Bools, grow
 from broker.imaging.mask import UNUSABLE, MaskPlane, set_plane
 from broker.imaging.subtract import (
@@ -24,7 +25,6 @@ from broker.imaging.subtract import (
     Kernel,
     fit_kernel,
     gaussian_kernel,
-    kernel_stars,
 )
 from broker.imaging.templates import Template
 from broker.imaging.warp import warp

@@ -10,7 +10,12 @@ import numpy as np
 
 from broker.imaging.kernels import F64
 
-PROVENANCE = "hand-set"
+PROVENANCE = (
+    "logistic regression by broker.detection.training: 6163 detections of 24 simulated difference "
+    "images, seed 20250101, 44 % real; of 6 others 100 % of the real and 2 % of the artefacts "
+    "score 0.5 or more"
+)
+"""How the weights were made; `tests/unit/detection/test_reliability.py` makes them again."""
 
 FEATURES = (
     "logSnr",
@@ -25,8 +30,8 @@ FEATURES = (
     "fitFailed",
 )
 
-_WEIGHTS = np.array([1.0, -2.0, -0.5, -5.0, -4.0, -1.0, -1.0, -2.0, -0.5, -3.0])
-_BIAS = 3.0
+WEIGHTS = np.array([0.425, -1.149, -0.652, -0.695, -0.124, -0.101, -0.765, -0.928, -1.355, -0.016])
+BIAS = 2.467
 
 
 @dataclass(frozen=True)
@@ -84,5 +89,5 @@ def features(evidence: Evidence) -> F64:
 
 def score(evidence: Evidence) -> F64:
     """Return the reliability of sources, between 0 and 1, shape (n_sources,)."""
-    logit = features(evidence) @ _WEIGHTS + _BIAS
+    logit = features(evidence) @ WEIGHTS + BIAS
     return 1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0)))

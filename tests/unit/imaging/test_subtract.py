@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from broker.errors import AlertError
+from broker.imaging.kernel_stars import kernel_stars
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.subtract import (
     RUN_PX,
     fit_kernel,
     gaussian_kernel,
-    kernel_stars,
     polynomials,
 )
 
