@@ -1,0 +1,1 @@
+"""Alerts: packets as bytes, as records and as canonical columns."""

@@ -1,6 +1,8 @@
-"""Quality flags of a diaSource: which bit of `flags` means what, for every survey.
+"""Quality flags of other surveys' diaSources: which bit of `flags` means what.
 
-The names are Rubin's, whose packets have a boolean field for each. Bits are only ever added.
+The names are Rubin's, whose packets have a boolean field for each; ZTF's count of bad pixels sets
+`pixelFlags_bad`. Our own packets come with bits of their own, those of `broker.detection.flags`,
+so a filter on `flags` asks for the survey first. Bits are only ever added.
 """
 
 QUALITY_FLAGS: tuple[str, ...] = (

@@ -50,8 +50,8 @@ def decode(df: DataFrame, topics: Mapping[str, str]) -> DataFrame:
     DataFrame
         `topic`, `partition`, `offset`, `timestamp`, perhaps `headers`; `survey`; `schemaId` (0
         for a container, null where there is no framing); `value`: the packet's bytes where it
-        was not decoded or is not usable, else null; and a struct a survey under its name, null
-        for packets of another.
+        was not decoded or is not usable (empty where there is no value), else null; and a struct
+        a survey under its name, null for packets of another.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def decode(df: DataFrame, topics: Mapping[str, str]) -> DataFrame:
         *kept,
         "survey",
         "schemaId",
-        F.when(~is_usable, F.col("value")).alias("value"),
+        F.when(~is_usable, F.coalesce("value", F.lit(b""))).alias("value"),
         *(
             F.col(n) if n in chosen else F.lit(None).cast(_type(a)).alias(n)
             for n, a in adapters.items()

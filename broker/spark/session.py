@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
@@ -110,11 +111,15 @@ def stop_session(spark: SparkSession, *, timeout_s: float = 30.0) -> None:
         How long the Java process has to end before it is killed. [s]
     """
     gateway = spark.sparkContext._gateway
-    spark.stop()
     if gateway is None:
         return
     process = gateway.proc
-    gateway.shutdown()
+    try:
+        spark.stop()
+    except (Py4JError, OSError):  # the Java process is dead already: forget its session
+        SparkSession._instantiatedSession = SparkContext._active_spark_context = None
+    with suppress(Py4JError, OSError):
+        gateway.shutdown()
     SparkContext._gateway = SparkContext._jvm = None
     if process is None:
         return
@@ -136,7 +141,7 @@ def _write_log4j(logs: Path, name: str) -> Path:
 def _settings(
     config: Config, name: str, jars: Sequence[Path], log4j: Path, ui: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield Spark's settings; `engine` figures behind them are in this package's README."""
+    """Yield Spark's settings; the reasons are in this package's README."""
     stream = config.stream
     java = " ".join((*_JAVA_OPTIONS, f"-Dlog4j2.configurationFile=file:{log4j}"))
     class_path = os.pathsep.join(str(jar) for jar in jars)
@@ -160,6 +165,7 @@ def _settings(
         "spark.python.worker.faulthandler.enabled": "true",
         "spark.python.worker.reuse": "true",
         "spark.sql.optimizer.collapseProjectAlwaysInline": "false",  # or packets are decoded twice
+        "spark.sql.codegen.maxFields": "2000",  # Rubin's slim struct has more than the default
         "spark.log.structuredLogging.enabled": "false",
     }.items()
     if stream.master.startswith("local"):
