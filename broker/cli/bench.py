@@ -27,9 +27,21 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--survey", type=click.Choice(["ztf", "lsst"]), default="ztf", show_default=True)
+@click.option(
+    "--survey",
+    type=click.Choice(["ztf", "lsst"]),
+    default="ztf",
+    show_default=True,
+    help="Whose packets; those of lsst have full histories.",
+)
 @click.option("-n", "alerts", type=click.IntRange(500), help="Packets; default 20000, lsst 6000.")
-@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Measured passes of each kind, after one that warms up.",
+)
 @click.option("--latency/--no-latency", default=True, help="Measure latency at 100 alerts/s too.")
 @json_option
 @click.pass_context
@@ -129,7 +141,7 @@ def detection(as_json: bool) -> None:
 
     Example: broker bench detection
     """
-    from broker.detection.benchmark import bench_detection
+    from broker.detection.bench import bench_detection
 
     found = bench_detection()
     rows = [{"what": name, "measured": value} for name, value in found.items()]
