@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.imaging.kernels import F32, Bools, compiled, gaussian_taps
+from broker.imaging.kernels import F32, F64, Bools, compiled, filter_radius, gaussian_taps
 
 THRESHOLD = 5.0
 """Least S/N of a detection: one false peak in some 7 megapixels of pure noise (sigma 2 px)."""
@@ -71,7 +71,7 @@ def detect(
     negative : bool
         Whether sources of negative flux are looked for as well.
     radius : int
-        Half width of the filter; 0 means 2 sigma, which has 99 % of the S/N.
+        Half width of the filter; 0 means 2 sigma or more, which has 99 % of the S/N.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def detect(
     if not np.isfinite(least):
         return _judged([], threshold)
     least = max(least, 1e-30)
-    taps = gaussian_taps(psf_sigma, radius or max(2, int(np.ceil(2.0 * psf_sigma))))
+    taps = gaussian_taps(psf_sigma, radius or filter_radius(psf_sigma))
     norm = float(taps[0] ** 2 + 2.0 * sum(t * t for t in taps[1:]))
     level = threshold * np.sqrt(least) * norm
     if unusable is not None:
@@ -96,7 +96,7 @@ def detect(
     found = find_peaks(np.ascontiguousarray(clean), taps, np.float32(level), negative)
     if unusable is None:
         unusable = np.zeros((1, 1), np.bool_)
-    rows = judge_peaks(clean, variance, unusable, taps, found[0], found[1])
+    rows = judge_peaks(clean, variance, unusable, np.array(taps, np.float64), *found)
     return _judged([*found, *rows], threshold)
 
 
@@ -190,7 +190,7 @@ def judge_peaks(
     image: F32,
     variance: F32,
     unusable: Bools,
-    taps: tuple[Any, ...],
+    taps: F64,
     xs: NDArray[np.int32],
     ys: NDArray[np.int32],
 ) -> tuple[F32, F32, F32]:
@@ -199,7 +199,7 @@ def judge_peaks(
     `unusable` of another shape than the image means that every pixel is usable.
     """
     ny, nx = image.shape
-    radius = len(taps) - 1
+    radius = taps.size - 1
     any_mask = unusable.shape == image.shape
     snr = np.zeros(xs.size, np.float32)
     flux = np.zeros(xs.size, np.float32)
@@ -208,7 +208,7 @@ def judge_peaks(
         signal, noise, power, full = 0.0, 0.0, 0.0, 0.0
         for j in range(-radius, radius + 1):
             for i in range(-radius, radius + 1):
-                weight = float(taps[abs(j)]) * float(taps[abs(i)])
+                weight = taps[abs(j)] * taps[abs(i)]
                 full += weight * weight
                 y, x = ys[k] + j, xs[k] + i
                 if y < 0 or x < 0 or y >= ny or x >= nx or (any_mask and unusable[y, x]):

@@ -1,0 +1,69 @@
+"""The shared loops, against NumPy and SciPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from broker.imaging.kernels import (
+    convolve_columns,
+    convolve_symmetric,
+    filter_radius,
+    gaussian_taps,
+    grow,
+    select,
+)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (5, 60), (60, 3)])
+def test_the_separable_convolution_is_scipys_also_in_images_smaller_than_the_filter(shape):
+    pixels = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    taps = gaussian_taps(2.0, 4)
+    full = np.array([*taps[:0:-1], *taps], float)
+
+    got = convolve_symmetric(pixels, taps)
+
+    oracle = ndimage.convolve(pixels.astype(float), np.outer(full, full), mode="constant")
+    np.testing.assert_allclose(got, oracle, atol=1e-6)
+
+
+def test_columns_are_convolved_and_not_correlated():
+    pixels = np.random.default_rng(2).normal(size=(30, 8)).astype(np.float32)
+    taps = np.array([0.1, 0.5, -0.3, 0.2, 0.7], np.float32)
+
+    got = convolve_columns(pixels, taps)
+
+    oracle = ndimage.convolve1d(pixels.astype(float), taps, axis=0, mode="constant")
+    np.testing.assert_allclose(got, oracle, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(2, 6))
+def test_any_order_statistic_is_that_of_a_sorted_array(seed, n, spread):
+    values = np.random.default_rng(seed).integers(0, 10**spread, n + 3).astype(np.float32)
+    expected = np.sort(values[:n])
+
+    for k in {0, n // 2, n - 1}:
+        assert select(values.copy(), n, k) == expected[k]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4))
+def test_growing_is_a_square_dilation(seed, radius):
+    marked = np.random.default_rng(seed).random((25, 31)) < 0.03
+
+    got = grow(marked, radius)
+
+    side = 2 * radius + 1
+    oracle = ndimage.binary_dilation(marked, np.ones((side, side), bool))
+    np.testing.assert_array_equal(got, oracle)
+
+
+def test_filters_are_of_few_lengths_and_reach_two_sigma():
+    sigmas = np.linspace(0.5, 9.0, 200)
+
+    radii = [filter_radius(s) for s in sigmas]
+
+    assert all(r >= 2.0 * s for r, s in zip(radii, sigmas, strict=True))
+    assert len(set(radii)) <= 5
