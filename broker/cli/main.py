@@ -17,7 +17,7 @@ from broker.config import Config, load_config
 from broker.errors import BrokerError
 from broker.log import set_up_logging
 
-_NOT_COMMANDS = {"__main__", "main", "assemble", "output", "demo_report"}
+_NOT_COMMANDS = {"__main__", "main", "assemble", "output", "demo_report", "module_alerts"}
 
 
 class _Commands(click.Group):

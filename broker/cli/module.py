@@ -1,17 +1,14 @@
 """`broker module`: the science modules and filters that others contribute."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from broker.cli.main import load
+from broker.cli.module_alerts import as_packets_came, earlier_of, limited, read_alerts
 from broker.cli.output import emit_json, emit_rows, json_option
 from broker.errors import AlertError, ConfigError
-from broker.types import Coordinate
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 path_option = click.option(
     "--path",
@@ -157,7 +154,7 @@ def run(
     """
     from broker.science import run_module, sample_alerts
 
-    alerts = _read_alerts(files, load(ctx).catalog_path) if files else sample_alerts(n_sample)
+    alerts = read_alerts(files, load(ctx).catalog_path) if files else sample_alerts(n_sample)
     got = run_module(name, alerts, path=_folder(ctx, path))
     ids = alerts.select(["survey", "diaSourceId"]).to_pylist()
     rows = [
@@ -165,6 +162,85 @@ def run(
         for who, row in zip(ids, got.to_dict("records"), strict=True)
     ]
     emit_rows(rows, ("survey", "diaSourceId", *map(str, got.columns)), as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--night", "nights", multiple=True, help="A night of the archive, YYYYMMDD; several.")
+@click.option("--survey", help="One survey's alerts only: sim, ztf, lsst.")
+@click.option(
+    "--on",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Packets in a file, or a folder of them, instead of the archive or beside it.",
+)
+@click.option(
+    "--against",
+    help="The previous version: a folder of modules, or a version (1.0.0) as it was stored.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many alerts.")
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Folder to write to; default this one.",
+)
+@path_option
+@json_option
+@click.pass_context
+def report(
+    ctx: click.Context,
+    name: str,
+    nights: tuple[str, ...],
+    survey: str | None,
+    files: tuple[Path, ...],
+    against: str | None,
+    limit: int | None,
+    folder: Path,
+    path: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the folder, module or topic NAME on past alerts; write a page and a JSON about it.
+
+    Every alert is judged with what its own packet held, nothing dated later. Nothing is stored
+    or published.
+
+    Example: broker module report rise_rate --night 20261120 --survey ztf --against 1.0.0
+    """
+    from broker.ops.alert_tables import Reading
+    from broker.ops.module_page import plain_report, write_report
+    from broker.ops.module_report import make_report
+    from broker.science import find_contributions
+
+    if not nights and not files:
+        raise click.UsageError("say which alerts: --night of the archive, or --on files")
+    science, reading = load(ctx).science, Reading()
+    found = find_contributions(_folder(ctx, path))
+    alerts = as_packets_came(ctx, (nights, survey, files), reading)
+    with earlier_of(ctx, against, name, found) as earlier:
+        made = make_report(
+            limited(alerts, limit),
+            found,
+            name,
+            reading=reading,
+            earlier=earlier,
+            against=against or "",
+            isolate=science.isolate,
+            ms_per_alert=science.ms_per_alert,
+            memory_mb=science.memory_mb,
+        )
+    page, data = write_report(made, folder)
+    if as_json:
+        emit_json(plain_report(made))
+        return
+    rows = [
+        {**topic, "night": ", ".join(made["nights"]), "alerts": made["alerts"]}
+        for topic in made["topics"]
+    ]
+    emit_rows(rows, ("name", "alerts", "passed", "fraction", "maxPassFraction"), as_json=False)
+    click.echo(f"{made['alerts']} alerts; the report is {page} ({data} for programs)")
 
 
 @command.command()
@@ -217,47 +293,3 @@ def release(ctx: click.Context, name: str, as_json: bool) -> None:
         emit_json({"name": name, "released": freed})
     else:
         click.echo(f"{name}: {freed} versions released from quarantine")
-
-
-def _read_alerts(files: tuple[Path, ...], catalogs: Path) -> "pa.Table":
-    """Return packets of any survey as canonical alerts with their matches.
-
-    Raises
-    ------
-    AlertError
-        If a file is no packet, or none is given.
-    """
-    import pyarrow as pa
-
-    from broker.catalog.registry import Catalogs
-
-    packets = [
-        packet
-        for file in files
-        for packet in (sorted(file.rglob("*.avro")) if file.is_dir() else [file])
-    ]
-    if not packets:
-        raise AlertError(f"there is no .avro file in {', '.join(map(str, files))}")
-    alerts = pa.concat_tables([_read_packet(packet) for packet in packets])
-    matches = Catalogs(catalogs).match(
-        alerts.column("ra").to_numpy(), alerts.column("dec").to_numpy()
-    )
-    for field in matches.schema:
-        alerts = alerts.append_column(field, matches.column(field.name))
-    return alerts
-
-
-def _read_packet(file: Path) -> "pa.Table":
-    """Return one packet as canonical columns; the survey is the one that can read it."""
-    from broker.alerts.adapters import find_adapters
-
-    packet = file.read_bytes()
-    wire = "container" if packet.startswith(b"Obj\x01") else "framed"
-    reasons = []
-    for survey, adapter in find_adapters().items():
-        if adapter.wire == wire:
-            try:
-                return adapter.decode_one(packet, Coordinate(str(file), 0, 0))
-            except AlertError as error:
-                reasons.append(f"{survey}: {error.message}")
-    raise AlertError(f"{file} is no packet of a known survey; {'; '.join(reasons)}")
