@@ -8,11 +8,14 @@ import click
 
 from broker.cli.main import load
 from broker.config import Config
-from broker.errors import AlertError
+from broker.errors import AlertError, ConfigError
 from broker.store.alerts import AlertStore
 from broker.store.table import Tables
 from broker.topics.topic import Topics
 from broker.types import Run
+
+_ALERTS = "alert"
+"""The table that every run with tables has."""
 
 
 def make_topics(config: Config) -> Topics:
@@ -43,12 +46,30 @@ def topics_of(ctx: click.Context) -> Iterator[Topics]:
 
 @contextmanager
 def tables_of(ctx: click.Context) -> Iterator[Tables]:
-    """Yield the tables, closed afterwards."""
-    tables = make_tables(load(ctx))
+    """Yield the tables, closed afterwards.
+
+    Raises
+    ------
+    ConfigError
+        If the run has none: no query has ever been started in it.
+    """
+    config = load(ctx)
+    tables = make_tables(config)
     try:
+        _require_run(config.the_run, tables.names())
         yield tables
     finally:
         tables.close()
+
+
+def _require_run(run: Run, tables: list[str]) -> None:
+    if run.table(_ALERTS) not in tables:
+        known = sorted(n.removesuffix(f".{_ALERTS}") for n in tables if n.endswith(f".{_ALERTS}"))
+        raise ConfigError(
+            f"run {run.name} has no tables: no query has been started in it yet; runs with tables: "
+            f"{', '.join(known) or 'none'}",
+            run=run.name,
+        )
 
 
 def find_alert(tables: Tables, run: Run, dia_source_id: str, survey: str | None) -> dict[str, Any]:

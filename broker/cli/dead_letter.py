@@ -9,8 +9,8 @@ import click
 from broker.cli.assemble import topics_of
 from broker.cli.main import load
 from broker.cli.output import emit_json, emit_rows, json_option
-from broker.errors import AlertError
-from broker.topics.publish import DeadLetter, read_dead_letters
+from broker.errors import AlertError, ConfigError
+from broker.topics.publish import DeadLetter, dead_letters_topic, read_dead_letters
 from broker.topics.topic import Message, Topics
 from broker.types import Coordinate, Run
 
@@ -27,6 +27,10 @@ def command() -> None:
 
 def _letters(topics: Topics, run: Run) -> Iterator[DeadLetter]:
     """Yield each dead letter once: a batch that was repeated wrote its own twice."""
+    if dead_letters_topic(run) not in topics.names():
+        raise ConfigError(
+            f"run {run.name} has no dead letters: no query has been started in it yet"
+        )
     seen: set[Coordinate] = set()
     for letter in read_dead_letters(topics, run):
         if letter.origin not in seen:

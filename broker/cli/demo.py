@@ -30,7 +30,13 @@ _SURVEY_PACKETS = {"ztf": 200, "lsst": 60}
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Send the packets (*.avro) under this folder too, instead of simulated ones of surveys.",
 )
-@click.option("--preset", type=click.Choice(["demo", "test"]), default="demo", show_default=True)
+@click.option(
+    "--preset",
+    type=click.Choice(["demo", "small", "test"]),
+    default="demo",
+    show_default=True,
+    help="Size of the night: 48 or 16 images of 1024 × 1024, or 2 of 256 × 256.",
+)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, packets_path: Path | None, preset: str, as_json: bool) -> None:

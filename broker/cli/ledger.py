@@ -1,6 +1,7 @@
 """`broker ledger`: what became of every message."""
 
 import sys
+from datetime import UTC, datetime
 
 import click
 
@@ -28,6 +29,8 @@ def command(ctx: click.Context, night: str | None, audit: bool, as_json: bool) -
     """
     from broker.ops.accounts import accounts_of
 
+    if night is not None and not _is_night(night):
+        raise click.UsageError(f"--night {night!r} is no night: write YYYYMMDD")
     with topics_of(ctx) as topics, tables_of(ctx) as tables:
         accounts = accounts_of(topics, tables, load(ctx).the_run, night=night)
     rows = [row.as_json() for row in accounts.rows]
@@ -48,3 +51,10 @@ def command(ctx: click.Context, night: str | None, audit: bool, as_json: bool) -
             click.echo(f"The ledger {words}; {accounts.unread} messages wait to be read.", err=True)
     if accounts.total.missing or (audit and not accounts.is_closed):
         sys.exit(_BAD_DATA)
+
+
+def _is_night(text: str) -> bool:
+    try:
+        return len(text) == 8 and bool(datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC))
+    except ValueError:
+        return False

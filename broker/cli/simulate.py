@@ -23,10 +23,10 @@ def _night_options(function: Callable[..., Any]) -> Callable[..., Any]:
         json_option,
         click.option(
             "--preset",
-            type=click.Choice(["demo", "test"]),
+            type=click.Choice(["demo", "small", "test"]),
             default="demo",
             show_default=True,
-            help="Size of the survey: 48 images of 1024 × 1024, or 2 of 256 × 256.",
+            help="Size of the night: 48 or 16 images of 1024 × 1024, or 2 of 256 × 256.",
         ),
         click.option(
             "--night-index",

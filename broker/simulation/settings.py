@@ -96,6 +96,9 @@ class Settings:
 DEMO = Settings()
 """Two fields, two detectors, three bands, four visits each: 48 images of 1024 × 1024."""
 
+SMALL = Settings(fields=(Field("cosmos", 150.11, 2.23),), bands=("g", "r"))
+"""One field of the demo's in two bands: 16 images of 1024 × 1024."""
+
 TEST = Settings(
     fields=(Field("cosmos", 150.11, 2.23),),
     bands=("r",),
@@ -106,4 +109,4 @@ TEST = Settings(
 )
 """Two images of 256 × 256."""
 
-PRESETS = {"demo": DEMO, "test": TEST}
+PRESETS = {"demo": DEMO, "small": SMALL, "test": TEST}
