@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -51,7 +52,7 @@ def emit_rows(
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(_text(name, row.get(name)) for name in columns))
+        table.add_row(*(Text(_text(name, row.get(name))) for name in columns))
     Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160).print(
         table
     )
@@ -63,7 +64,7 @@ def emit_record(record: Mapping[str, Any]) -> None:
     table = Table(show_header=False)
     for name, value in record.items():
         if not isinstance(value, Mapping):
-            table.add_row(name, _text(name, value))
+            table.add_row(name, Text(_text(name, value)))
     console.print(table)
     for name, value in record.items():
         if isinstance(value, Mapping) and value:
