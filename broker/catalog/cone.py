@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from broker.catalog.healpix import on_sky, pixels_in_cone
-from broker.catalog.partition import PIXEL, RADIUS, RANK, Rows
+from broker.catalog.partition import Rows
 from broker.errors import AlertError
 from broker.units import separation_arcsec
 
@@ -51,5 +51,5 @@ def cone_search(rows: Rows, ra: float, dec: float, radius_arcsec: float) -> pa.T
     inside = separation <= radius_arcsec
     row, separation = row[inside], separation[inside]
     order = np.lexsort((rows.rank[row], separation))
-    table = rows.table.drop_columns([PIXEL, RADIUS, RANK]).take(pa.array(row[order]))
+    table = rows.entries.take(pa.array(row[order]))
     return table.append_column("separation", pa.array(separation[order]))

@@ -1,18 +1,54 @@
-"""The nearest catalogue entry of each position, exactly."""
+"""The catalogue entries at each position, exactly: the nearest, the k nearest, or all."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from broker.catalog.healpix import FINEST_ORDER, Floats, neighbourhood, on_sky, pixels_of
+from broker.catalog.healpix import FINEST_ORDER, Floats, Pixels, neighbourhood, on_sky, pixels_of
+from broker.catalog.motion import moved, years_between
 from broker.catalog.partition import Layer, Rows
 from broker.units import FloatArray, separation_arcsec
 
 _Ints = NDArray[np.int64]
 
 
-def nearest(rows: Rows, ra: ArrayLike, dec: ArrayLike) -> tuple[_Ints, Floats]:
+@dataclass(frozen=True)
+class Positions:
+    """Where to look, and when; pixels are worked out once for all catalogues.
+
+    Parameters
+    ----------
+    ra, dec : NDArray[np.float64], shape (n,)
+        Positions. [deg]
+    mjd : NDArray[np.float64], shape (n,), or None
+        When the positions were measured, for proper motion; NaN is the catalogue's epoch. [d]
+    place : NDArray[np.int64], shape (n_searched,)
+        Those that are on the sky; others (NaN, out of range) have no match.
+    pixels : NDArray[np.uint64], shape (n_searched,)
+        Their pixels of order 29.
+    """
+
+    ra: Floats
+    dec: Floats
+    mjd: Floats | None
+    place: _Ints
+    pixels: Pixels
+
+
+def positions(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike | None = None) -> Positions:
+    """Return positions [deg], measured at MJDs (TAI) where given, ready to be looked for."""
+    ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
+    place = np.flatnonzero(on_sky(ra, dec))
+    when = None if mjd is None else np.asarray(mjd, dtype=np.float64)
+    pixels = pixels_of(ra[place], dec[place]) if place.size else np.empty(0, np.uint64)
+    return Positions(ra, dec, when, place, pixels)
+
+
+def nearest(
+    rows: Rows, ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike | None = None
+) -> tuple[_Ints, Floats]:
     """Return the nearest row of each position among the rows whose radius reaches it.
 
     Parameters
@@ -21,6 +57,8 @@ def nearest(rows: Rows, ra: ArrayLike, dec: ArrayLike) -> tuple[_Ints, Floats]:
         The catalogue.
     ra, dec : array_like, shape (n,)
         Positions; one that is not on the sky (NaN, out of range) has no match. [deg]
+    mjd : array_like, shape (n,), optional
+        When they were measured (TAI); entries are where they were then. [d]
 
     Returns
     -------
@@ -36,34 +74,75 @@ def nearest(rows: Rows, ra: ArrayLike, dec: ArrayLike) -> tuple[_Ints, Floats]:
     pixels are at least twice the radius wide; they are compared by Vincenty's formula. So nothing
     special happens at the poles, at RA 0 or at the corners of base pixels.
     """
-    ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
-    best = np.full(ra.shape, -1, dtype=np.int64)
-    distance = np.full(ra.shape, np.nan)
-    searched = np.flatnonzero(on_sky(ra, dec))
-    found = [pairs for layer in rows.layers for pairs in _pairs(rows, layer, ra, dec, searched)]
-    if not found:
-        return best, distance
-    position, row, separation = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.lexsort((rows.rank[row], separation, position))
-    position, row, separation = position[order], row[order], separation[order]
+    return nearest_at(rows, positions(ra, dec, mjd))
+
+
+def nearest_at(rows: Rows, at: Positions) -> tuple[_Ints, Floats]:
+    """Return what `nearest` does, of positions whose pixels are known."""
+    best = np.full(at.ra.shape, -1, dtype=np.int64)
+    distance = np.full(at.ra.shape, np.nan)
+    position, row, separation = _sorted_pairs(rows, at)
     first = np.flatnonzero(np.diff(position, prepend=-1))
     best[position[first]] = row[first]
     distance[position[first]] = separation[first]
     return best, distance
 
 
-def _pairs(
-    rows: Rows, layer: Layer, ra: Floats, dec: Floats, searched: _Ints
-) -> Iterator[tuple[_Ints, _Ints, FloatArray]]:
+def within(
+    rows: Rows,
+    ra: ArrayLike,
+    dec: ArrayLike,
+    mjd: ArrayLike | None = None,
+    *,
+    k: int | None = None,
+) -> tuple[_Ints, _Ints, Floats]:
+    """Return all rows, or the k nearest, whose radius reaches each position.
+
+    Parameters
+    ----------
+    rows, ra, dec, mjd
+        As of `nearest`.
+    k : int, optional
+        At most so many a position.
+
+    Returns
+    -------
+    position, row : NDArray[np.int64], shape (n_pairs,)
+        Pairs: in the order of positions, then nearest first, then by id.
+    separation : NDArray[np.float64], shape (n_pairs,)
+        Distances. [arcsec]
+    """
+    position, row, separation = _sorted_pairs(rows, positions(ra, dec, mjd))
+    if k is not None:
+        first = np.flatnonzero(np.diff(position, prepend=-1))
+        number = np.arange(position.size) - np.repeat(first, np.diff(first, append=position.size))
+        kept = number < k
+        return position[kept], row[kept], separation[kept]
+    return position, row, separation
+
+
+def _sorted_pairs(rows: Rows, at: Positions) -> tuple[_Ints, _Ints, Floats]:
+    found = [pairs for layer in rows.layers for pairs in _pairs(rows, layer, at)]
+    if not found:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    position, row, separation = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((rows.rank[row], separation, position))
+    return position[order], row[order], separation[order].astype(np.float64, copy=False)
+
+
+def _pairs(rows: Rows, layer: Layer, at: Positions) -> Iterator[tuple[_Ints, _Ints, FloatArray]]:
     """Yield (position, row, separation) of all pairs of a layer within the row's radius."""
-    if searched.size == 0:
+    if at.place.size == 0:
         return
     position, row = (
-        _everything(layer, searched)
-        if layer.order < 0
-        else _candidates(rows, layer, ra, dec, searched)
+        _everything(layer, at.place) if layer.order < 0 else _candidates(rows, layer, at)
     )
-    separation = separation_arcsec(ra[position], dec[position], rows.ra[row], rows.dec[row])
+    ra, dec = rows.ra[row], rows.dec[row]
+    motion = rows.motion
+    if motion is not None and at.mjd is not None:
+        years = years_between(motion.epoch_mjd, at.mjd[position])
+        ra, dec = moved(ra, dec, motion.ra[row], motion.dec[row], years)
+    separation = separation_arcsec(at.ra[position], at.dec[position], ra, dec)
     near = separation <= rows.radius[row]
     if near.any():
         yield position[near], row[near], separation[near]
@@ -74,13 +153,11 @@ def _everything(layer: Layer, searched: _Ints) -> tuple[_Ints, _Ints]:
     return np.repeat(searched, in_layer.size), np.tile(in_layer, searched.size)
 
 
-def _candidates(
-    rows: Rows, layer: Layer, ra: Floats, dec: Floats, searched: _Ints
-) -> tuple[_Ints, _Ints]:
+def _candidates(rows: Rows, layer: Layer, at: Positions) -> tuple[_Ints, _Ints]:
     """Return the pairs of positions and rows that share a pixel or have neighbouring ones."""
     from broker.catalog._search import pairs_in_pixels
 
-    around = neighbourhood(pixels_of(ra[searched], dec[searched], layer.order), layer.order)
-    pixels = rows.pixels[layer.first : layer.end]
-    position, row = pairs_in_pixels(pixels, around, 2 * (FINEST_ORDER - layer.order))
-    return searched[position], row + layer.first
+    shift = 2 * (FINEST_ORDER - layer.order)
+    around = neighbourhood(at.pixels >> np.uint64(shift), layer.order)
+    position, row = pairs_in_pixels(rows.pixels[layer.first : layer.end], around, shift)
+    return at.place[position], row + layer.first

@@ -10,23 +10,31 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from broker.catalog.coverage import Coverage, all_sky, coverage_of_rows
 from broker.catalog.healpix import Floats, Pixels, order_for_radius, pixels_of
+from broker.catalog.motion import LONGEST_YEARS
 from broker.errors import ConfigError
 
 PIXEL, RADIUS, RANK = "healpix29", "radiusArcsec", "idRank"
 """Columns that the catalogue adds to its rows: pixel of order 29, radius of the match, and the
 place of the id in the order of ids, which decides ties."""
 
-_ROWS, _METADATA, _POINTER = "rows.arrow", "metadata.json", "current"
+MOTION_RA, MOTION_DEC = "motionRa", "motionDec"
+"""And those of a catalogue with proper motion, in mas/yr."""
+
+INDEX = (PIXEL, RADIUS, RANK, MOTION_RA, MOTION_DEC)
+
+_ROWS, _METADATA, _COVERAGE, _POINTER = "rows.arrow", "metadata.json", "coverage.npy", "current"
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,23 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Motion:
+    """Proper motions of all rows, from one epoch.
+
+    Parameters
+    ----------
+    epoch_mjd : float
+        When the rows are at their `ra` and `dec`. [d]
+    ra, dec : NDArray[np.float64], shape (n_rows,)
+        Proper motion, that in right ascension times cos(dec); 0 where not known. [mas / yr]
+    """
+
+    epoch_mjd: float
+    ra: Floats
+    dec: Floats
+
+
+@dataclass(frozen=True)
 class Rows:
     """One version of a catalogue, opened.
 
@@ -54,12 +79,18 @@ class Rows:
         `RADIUS` and `RANK`.
     layers : tuple of Layer
         Its rows by radius.
+    coverage : Coverage
+        Where it has looked.
+    epoch_mjd : float or None
+        When its entries are where it says; None if they have no proper motion. [d]
     """
 
     name: str
     version: str
     table: pa.Table
     layers: tuple[Layer, ...]
+    coverage: Coverage = field(default_factory=all_sky)
+    epoch_mjd: float | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -89,6 +120,18 @@ class Rows:
         """Place of the row's id in the order of ids."""
         return self.numbers(RANK)
 
+    @cached_property
+    def motion(self) -> Motion | None:
+        """Proper motions; None if it has none."""
+        if self.epoch_mjd is None:
+            return None
+        return Motion(self.epoch_mjd, self.numbers(MOTION_RA), self.numbers(MOTION_DEC))
+
+    @property
+    def entries(self) -> pa.Table:
+        """The rows without the columns that the catalogue adds."""
+        return self.table.drop_columns([c for c in INDEX if c in self.table.column_names])
+
     def numbers(self, column: str) -> NDArray[Any]:
         """Return a column without nulls as an array on the mapped file."""
         return self.table.column(column).chunk(0).to_numpy(zero_copy_only=True)
@@ -100,11 +143,16 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
     Parameters
     ----------
     table : pa.Table
-        `id`, `ra`, `dec` and attached columns; at least one row, all on the sky.
+        `id`, `ra`, `dec`, attached columns, and proper motions or not; at least one row, all on
+        the sky.
     radius : NDArray[np.float64], shape (n_rows,)
         Radius of each row's match. [arcsec]
     """
-    distinct, place = np.unique(radius, return_inverse=True)
+    reach = radius
+    if MOTION_RA in table.column_names:
+        speed = np.hypot(*(table.column(c).to_numpy() for c in (MOTION_RA, MOTION_DEC)))
+        reach = radius + np.ceil(speed * LONGEST_YEARS / 1000.0)
+    distinct, place = np.unique(reach, return_inverse=True)
     order = np.array([order_for_radius(r) for r in distinct], dtype=np.int64)[place]
     # Each layer is searched by itself, so there are few: orders 15 (radii to 3.2 arcsec), 13 (to
     # 12.9 arcsec), 11 and so on.
@@ -112,9 +160,7 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
     ra, dec = (table.column(name).to_numpy() for name in ("ra", "dec"))
     pixels = pixels_of(ra, dec)
     rank = np.empty(table.num_rows, dtype=np.int64)
-    rank[np.argsort(table.column("id").to_numpy(zero_copy_only=False), kind="stable")] = np.arange(
-        table.num_rows
-    )
+    rank[pc.sort_indices(table.column("id")).to_numpy()] = np.arange(table.num_rows)
     sequence = np.lexsort((rank, pixels, -order))
     table = (
         table.append_column(PIXEL, pa.array(pixels))
@@ -135,9 +181,7 @@ def _layers(order: NDArray[np.int64]) -> tuple[Layer, ...]:
     )
 
 
-def write_rows(
-    folder: Path, *, name: str, version: str, table: pa.Table, layers: tuple[Layer, ...]
-) -> None:
+def write_rows(folder: Path, rows: Rows) -> None:
     """Write one version of a catalogue, then make it the current one.
 
     A reader sees the old version or the new one, whole: the rows go to a folder of their own,
@@ -146,15 +190,19 @@ def write_rows(
     """
     folder.mkdir(parents=True, exist_ok=True)
     serial = 1 + max((_serial(path) for path in folder.iterdir()), default=0)
-    target = folder / f"{serial:06d}-{version}"
+    target = folder / f"{serial:06d}-{rows.version}"
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    with pa.OSFile(str(partial / _ROWS), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
-        out.write_table(table)
-    about = {"name": name, "version": version, "layers": [asdict(layer) for layer in layers]}
+    schema = rows.table.schema
+    with pa.OSFile(str(partial / _ROWS), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+        out.write_table(rows.table)
+    layers = [asdict(layer) for layer in rows.layers]
+    about: dict[str, Any] = {"name": rows.name, "version": rows.version, "layers": layers}
+    about["epochMjd"] = rows.epoch_mjd
     (partial / _METADATA).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    _flush(partial / _ROWS, partial / _METADATA)
+    np.save(partial / _COVERAGE, np.stack([rows.coverage.first, rows.coverage.end]))
+    _flush(partial / _ROWS, partial / _METADATA, partial / _COVERAGE)
     partial.rename(target)
     pointer = folder / f".{_POINTER}.{os.getpid()}"
     pointer.write_text(target.name + "\n", encoding="utf-8")
@@ -195,14 +243,22 @@ def open_rows(folder: Path) -> Rows:
     """
     try:
         current = folder / (folder / _POINTER).read_text(encoding="utf-8").strip()
-        about: Mapping[str, object] = json.loads((current / _METADATA).read_text(encoding="utf-8"))
+        about: Mapping[str, Any] = json.loads((current / _METADATA).read_text(encoding="utf-8"))
         mapped = pa.memory_map(str(current / _ROWS))
         table = pa.ipc.open_file(mapped).read_all()
-        layers = tuple(Layer(**layer) for layer in about["layers"])  # type: ignore[attr-defined]
+        layers = tuple(Layer(**layer) for layer in about["layers"])
+        coverage = _read_coverage(current / _COVERAGE, table)
     except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
         raise ConfigError(
             f"the catalogue in {folder} cannot be read ({error}); add it again with "
             "`broker catalog add`",
             path=str(folder),
         ) from error
-    return Rows(str(about["name"]), str(about["version"]), table, layers)
+    return Rows(about["name"], about["version"], table, layers, coverage, about.get("epochMjd"))
+
+
+def _read_coverage(path: Path, table: pa.Table) -> Coverage:
+    if not path.exists():  # written by an early version
+        return coverage_of_rows(np.sort(table.column(PIXEL).to_numpy()))
+    first, end = np.load(path)
+    return Coverage(first, end)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from broker.catalog import Catalogs, definitions, install_catalog
+from broker.catalog.coverage import all_sky
 from broker.catalog.registry import Definition, parse_definition, read_definitions
 from broker.errors import ConfigError
 
@@ -46,7 +47,7 @@ def test_a_match_brings_the_entry_with_its_columns(tmp_path):
 
 
 def test_a_galaxy_matches_within_its_size_and_a_star_does_not(tmp_path):
-    install_catalog(tmp_path, "reference", entries(STAR, GALAXY), "1")
+    install_catalog(tmp_path, "reference", entries(STAR, GALAXY), "1", coverage=all_sky())
 
     away = 5.0 / 3600.0
     got = Catalogs(tmp_path).match([10.0, 50.0], [20.0 + away, -60.0 + away])
@@ -55,13 +56,36 @@ def test_a_galaxy_matches_within_its_size_and_a_star_does_not(tmp_path):
 
 
 def test_a_reading_says_found_none_or_not_searched(tmp_path):
-    install_catalog(tmp_path, "reference", entries(STAR), "1")
+    install_catalog(tmp_path, "reference", entries(STAR), "1", coverage=all_sky())
 
     got = Catalogs(tmp_path).match([10.0, 11.0, np.nan], [20.0, 20.0, 20.0])
 
     assert got.column("referenceMatch").to_pylist() == [1, 0, -1]
     assert got.column("referenceVersion").to_pylist() == ["1", "1", None]
     assert got.column("referenceId").to_pylist() == ["s", None, None]
+
+
+def test_where_a_catalogue_has_not_looked_it_is_not_searched_and_not_empty(tmp_path):
+    rng = np.random.default_rng(5)
+    places = rng.uniform([9.0, 19.0], [11.0, 21.0], (3000, 2)).tolist()
+    field = [(f"s{k}", *place, "star", 18.5, 0.0, None) for k, place in enumerate(places)]
+    install_catalog(tmp_path, "reference", entries(*field), "1")
+
+    # in the middle of the field but on no star; far away; and on a star
+    got = Catalogs(tmp_path).match(
+        [10.0, 200.0, 10.0, 10.0, field[7][1]], [20.0, 20.0, -70.0, 24.0, field[7][2]]
+    )
+
+    assert got.column("referenceMatch").to_pylist() == [0, -1, -1, -1, 1]
+    assert got.column("referenceVersion").to_pylist() == ["1", None, None, None, "1"]
+
+
+def test_a_few_rows_do_not_tell_where_a_catalogue_has_looked(tmp_path):
+    install_catalog(tmp_path, "reference", entries(STAR, GALAXY), "1")
+
+    got = Catalogs(tmp_path).match([10.0, 10.1], [20.0, 20.0])
+
+    assert got.column("referenceMatch").to_pylist() == [1, -1]
 
 
 def test_a_catalogue_without_rows_is_not_searched_and_is_no_error(tmp_path):
@@ -87,7 +111,7 @@ def test_a_new_version_is_taken_up_between_batches(tmp_path, monkeypatch):
     catalogs = Catalogs(tmp_path)
     catalogs.match([10.0], [20.0])
 
-    install_catalog(tmp_path, "reference", entries(GALAXY), "2")
+    install_catalog(tmp_path, "reference", entries(GALAXY), "2", coverage=all_sky())
     in_the_next_second(catalogs, monkeypatch)
     got = catalogs.match([10.0, 50.0], [20.0, -60.0])
 

@@ -1,0 +1,261 @@
+"""What a catalogue is, apart from its rows: one TOML file, of the package or beside the rows.
+
+The package's own are in `definitions/`. Anyone else's lies in the folder of catalogues, as
+`<name>/definition.toml`, where `broker catalog add --definition` puts it.
+"""
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from broker.alerts.columns import ARROW_TYPES, MATCH_COLUMNS, Column
+from broker.errors import ConfigError
+
+DEFINITION = "definition.toml"
+
+FRAMES = ("icrs", "galactic", "fk5")
+UNITS = ("deg", "rad", "hms")
+COVERAGES = ("rows", "all-sky")
+
+
+@dataclass(frozen=True)
+class KnownObject:
+    """An entry whose place is known, against a wrong frame or unit.
+
+    Parameters
+    ----------
+    id : str
+        Its id in the file.
+    ra, dec : float
+        Where it is. [deg]
+    within_arcsec : float
+        How far from there its entry may be. [arcsec]
+    """
+
+    id: str
+    ra: float
+    dec: float
+    within_arcsec: float = 60.0
+
+
+@dataclass(frozen=True)
+class PositionColumns:
+    """Where a file has ids, positions and proper motions.
+
+    Parameters
+    ----------
+    id, ra, dec : str
+        Names of columns in the file; longitude and latitude if the frame is galactic.
+    frame : str
+        icrs, galactic or fk5 (equinox J2000).
+    unit : str
+        deg, rad, or hms: sexagesimal hours and degrees as text.
+    pm_ra, pm_dec : str or None
+        Columns of proper motion in ICRS, that in right ascension times cos(dec). [mas / yr]
+    epoch : float or None
+        When the entries are at their positions, if they have proper motions. [yr]
+    known : KnownObject or None
+        An entry to check.
+    """
+
+    id: str = "id"
+    ra: str = "ra"
+    dec: str = "dec"
+    frame: str = "icrs"
+    unit: str = "deg"
+    pm_ra: str | None = None
+    pm_dec: str | None = None
+    epoch: float | None = None
+    known: KnownObject | None = None
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a catalogue is, apart from its rows.
+
+    Parameters
+    ----------
+    name : str
+        First part of the names of its match columns.
+    doc : str
+        One sentence.
+    radius_arcsec : float
+        A position matches an entry within this radius. [arcsec]
+    columns : tuple of Column
+        The attached columns.
+    radius_column : str or None
+        An attached column in arcsec; where it is larger than `radius_arcsec`, it is the radius.
+    radius_factor : float
+        What `radius_column` is multiplied by to be a radius.
+    positions : PositionColumns
+        Where a file has the positions.
+    sources : mapping of str to str
+        Names in the file of the attached columns that are named otherwise there.
+    units : mapping of str to str
+        Units in the file of the attached columns that have another unit there.
+    coverage : str
+        Where it has looked: `rows`, as they tell, or `all-sky`.
+    version, citation : str
+        Default version, and what to cite.
+    """
+
+    name: str
+    doc: str
+    radius_arcsec: float
+    columns: tuple[Column, ...]
+    radius_column: str | None = None
+    radius_factor: float = 1.0
+    positions: PositionColumns = PositionColumns()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    coverage: str = "rows"
+    version: str = ""
+    citation: str = ""
+
+    @functools.cached_property
+    def match_columns(self) -> tuple[Column, ...]:
+        """What a batch of alerts gets from this catalogue, named as modules see it."""
+        return tuple(
+            Column(match_name(self.name, c.name), c.dtype, c.unit, c.doc, c.nullable)
+            for c in (*MATCH_COLUMNS, *self.columns)
+        )
+
+
+def match_name(catalog: str, column: str) -> str:
+    """Return a match column's name: `reference`, `sizeArcsec` make `referenceSizeArcsec`."""
+    return catalog + column[0].upper() + column[1:]
+
+
+def parse_definition(name: str, text: str, where: str | None = None) -> Definition:
+    """Return the definition of a catalogue from the text of its file.
+
+    Parameters
+    ----------
+    name : str
+        Name of the catalogue.
+    text : str
+        The TOML.
+    where : str, optional
+        What an error calls the file.
+
+    Raises
+    ------
+    ConfigError
+        If it is not TOML, lacks a key, or has an unknown key, an unknown type, a column twice or
+        a radius that is not positive.
+    """
+    where = where or f"catalog/definitions/{name}.toml"
+    if not (name.isascii() and name.isalnum() and name[0].islower()):
+        raise ConfigError(f"{where}: a catalogue's name is camelCase letters and digits")
+    try:
+        values = tomllib.loads(text)
+        columns = [dict(column) for column in values.pop("columns")]
+        sources = {c["name"]: c.pop("source") for c in columns if "source" in c}
+        units = {c["name"]: c.pop("source_unit") for c in columns if "source_unit" in c}
+        definition = Definition(
+            name=name,
+            columns=tuple(Column(**column) for column in columns),
+            positions=_positions(values.pop("positions", {})),
+            sources=sources,
+            units=units,
+            **values,
+        )
+        _check(definition, where)
+    except (tomllib.TOMLDecodeError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{where} cannot be used: {error}", path=where) from error
+    return definition
+
+
+def _positions(values: dict[str, Any]) -> PositionColumns:
+    known = values.pop("known", None)
+    return PositionColumns(known=KnownObject(**known) if known else None, **values)
+
+
+def _check(definition: Definition, where: str) -> None:
+    _check_columns(definition, where)
+    if not (definition.radius_arcsec > 0.0 and definition.radius_factor > 0.0):
+        raise ConfigError(f"{where}: radius_arcsec and radius_factor must be positive")
+    names = [column.name for column in definition.columns]
+    if definition.radius_column is not None and definition.radius_column not in names:
+        raise ConfigError(f"{where}: radius_column {definition.radius_column} is no column")
+    at = definition.positions
+    allowed = (
+        ("positions.frame", at.frame, FRAMES),
+        ("positions.unit", at.unit, UNITS),
+        ("coverage", definition.coverage, COVERAGES),
+    )
+    for key, value, choices in allowed:
+        if value not in choices:
+            raise ConfigError(f"{where}: {key} is {value!r}; use {', '.join(choices)}")
+    if len({at.pm_ra is None, at.pm_dec is None, at.epoch is None}) > 1:
+        raise ConfigError(f"{where}: proper motion needs pm_ra, pm_dec and epoch, all three")
+
+
+def _check_columns(definition: Definition, where: str) -> None:
+    names = [column.name for column in definition.columns]
+    reserved = {"id", "ra", "dec", *(column.name for column in MATCH_COLUMNS)}
+    reserved |= {"healpix29", "radiusArcsec", "idRank", "motionRa", "motionDec"}
+    for column in definition.columns:
+        if column.dtype not in ARROW_TYPES:
+            raise ConfigError(
+                f"{where}: {column.name} is of type {column.dtype}; use {', '.join(ARROW_TYPES)}"
+            )
+        if names.count(column.name) > 1 or column.name in reserved:
+            raise ConfigError(f"{where}: the name {column.name} is taken")
+        if not column.python_name.isidentifier():
+            raise ConfigError(f"{where}: the name {column.name} is no camelCase name")
+
+
+@functools.cache
+def _own_definitions() -> dict[str, Definition]:
+    folder = files("broker.catalog").joinpath("definitions")
+    names = sorted(p.name for p in folder.iterdir() if p.name.endswith(".toml"))
+    texts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in names}
+    return {
+        name.removesuffix(".toml"): parse_definition(name.removesuffix(".toml"), text)
+        for name, text in texts.items()
+    }
+
+
+def read_definitions(path: Path | None = None) -> dict[str, Definition]:
+    """Return all defined catalogues by name, in the order of names.
+
+    Parameters
+    ----------
+    path : Path, optional
+        Folder of all catalogues: those defined there are in, and win over the package's.
+
+    Raises
+    ------
+    ConfigError
+        If a definition cannot be used; the message names the file.
+    """
+    found = dict(_own_definitions())
+    for file in sorted(path.glob(f"*/{DEFINITION}")) if path else ():
+        name = file.parent.name
+        found[name] = parse_definition(name, file.read_text(encoding="utf-8"), str(file))
+    return dict(sorted(found.items()))
+
+
+def definitions(path: Path | None = None) -> dict[str, tuple[Column, ...]]:
+    """Return the match columns of every defined catalogue: what a module may ask for.
+
+    `path` is the folder of catalogues; without it, only the package's are in.
+    """
+    return {name: d.match_columns for name, d in read_definitions(path).items()}
+
+
+def definition_of(name: str, path: Path | None = None) -> Definition:
+    """Return one catalogue's definition; ConfigError if there is none of that name."""
+    known = read_definitions(path)
+    if name not in known:
+        raise ConfigError(
+            f"no catalogue {name!r} is defined; there are {', '.join(known)}. Write what it is "
+            "into a TOML file and give it with --definition",
+            catalog=name,
+        )
+    return known[name]

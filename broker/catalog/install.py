@@ -1,0 +1,182 @@
+"""How rows are added to a catalogue: read, checked, sorted, and then there, all at once."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from broker.catalog.coverage import Coverage, all_sky, coverage_of_rows
+from broker.catalog.definition import DEFINITION, Definition, definition_of, parse_definition
+from broker.catalog.healpix import Floats, on_sky, pixels_of
+from broker.catalog.motion import mjd_of_year
+from broker.catalog.partition import Rows, sort_rows, write_rows
+from broker.catalog.source import read_source
+from broker.errors import ConfigError
+from broker.units import separation_arcsec
+
+
+def install_catalog(
+    path: Path,
+    name: str,
+    rows: Path | pa.Table,
+    version: str = "",
+    *,
+    definition: Path | None = None,
+    coverage: Coverage | None = None,
+) -> int:
+    """Add the rows of a catalogue, or replace them by a new version.
+
+    Running queries see the new version within a second, between two batches; a new catalogue,
+    and new columns, from their next start.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of all catalogues.
+    name : str
+        Its name; a defined catalogue if no definition is given.
+    rows : Path or pa.Table
+        A file (CSV, Parquet, FITS, VOTable, ECSV) or a table: positions and the attached columns
+        as the definition says, named as on the wire or in snake_case; a column that is absent is
+        null. Others are left out.
+    version : str
+        What stands as the catalogue's version in every match: letters, digits, `.`, `_`, `-`.
+        Default the definition's.
+    definition : Path, optional
+        TOML file that says what the catalogue is; it is kept beside the rows.
+    coverage : Coverage, optional
+        Where the catalogue has looked; default as the definition says.
+
+    Returns
+    -------
+    int
+        Number of rows.
+
+    Raises
+    ------
+    ConfigError
+        If there are no rows, an id or a place is missing or not possible, an id occurs twice, or
+        a column cannot be read as its type. Nothing is changed then.
+    """
+    text = definition.read_text(encoding="utf-8") if definition else None
+    what = parse_definition(name, text, str(definition)) if text else definition_of(name, path)
+    version = version or what.version
+    if not version or not all(c.isalnum() or c in "._-" for c in version):
+        raise ConfigError(f"version {version!r} is not allowed: use letters, digits, . _ -")
+    table = read_source(rows, what)
+    _check_rows(table, what)
+    made = _make_rows(table, what, version, coverage)
+    _check_space(path, made)
+    if text:
+        _keep_definition(path / name, text)
+    write_rows(path / name, made)
+    return len(made)
+
+
+def _make_rows(table: pa.Table, what: Definition, version: str, coverage: Coverage | None) -> Rows:
+    if coverage is None:
+        if what.coverage == "all-sky":
+            coverage = all_sky()
+        else:
+            pixels = pixels_of(table.column("ra").to_numpy(), table.column("dec").to_numpy())
+            coverage = coverage_of_rows(np.sort(pixels))
+    table, layers = sort_rows(table, _radii(table, what))
+    epoch = what.positions.epoch
+    return Rows(
+        what.name, version, table, layers, coverage, None if epoch is None else mjd_of_year(epoch)
+    )
+
+
+def remove_catalog(path: Path, name: str) -> None:
+    """Remove a catalogue's rows, and its definition if it is not one of the package.
+
+    Running queries read -1, not searched, from the next batch on.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such catalogue.
+    """
+    definition_of(name, path)
+    folder = path / name
+    if not folder.is_dir():
+        raise ConfigError(f"the catalogue {name} has no rows to remove", catalog=name)
+    gone = path / f".{name}.removed.{os.getpid()}"
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _keep_definition(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{DEFINITION}.{os.getpid()}"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(folder / DEFINITION)
+
+
+def _check_space(path: Path, rows: Rows) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(path).free, int(rows.table.nbytes)
+    if needed > 0.95 * free:
+        raise ConfigError(
+            f"{rows.name} needs {needed / 1e9:.1f} GB; the disk of {path} has {free / 1e9:.1f} GB "
+            "left. Set catalog.path to a folder on a larger one",
+            catalog=rows.name,
+        )
+
+
+def _check_rows(table: pa.Table, what: Definition) -> None:
+    name = what.name
+    if table.num_rows == 0:
+        raise ConfigError(f"there are no rows to add to the catalogue {name}", catalog=name)
+    if table.column("id").null_count:
+        raise ConfigError(f"an entry of {name} has no id", catalog=name)
+    ra, dec = (table.column(c).to_numpy() for c in ("ra", "dec"))
+    bad = np.flatnonzero(~on_sky(ra, dec))
+    if bad.size:
+        row = int(bad[0])
+        raise ConfigError(
+            f"{bad.size} entries of {name} are not on the sky; the first is id "
+            f"{table.column('id')[row]} at ({ra[row]}, {dec[row]}): 0 to 360 and -90 to 90 deg",
+            catalog=name,
+        )
+    _check_ids(table.column("id"), name)
+    _check_known(table, ra, dec, what)
+
+
+def _check_ids(ids: pa.ChunkedArray, name: str) -> None:
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counts = ids.value_counts()
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    raise ConfigError(f"id {twice[0]['values']} occurs {twice[0]['counts']} times in {name}")
+
+
+def _check_known(table: pa.Table, ra: Floats, dec: Floats, what: Definition) -> None:
+    """Hold an entry whose place is known against where the catalogue has it."""
+    known = what.positions.known
+    if known is None:
+        return
+    row = pc.index(table.column("id"), pa.scalar(str(known.id), pa.large_string())).as_py()
+    if row < 0:
+        raise ConfigError(f"{what.name} has no entry {known.id}, which positions.known names")
+    away = float(separation_arcsec(known.ra, known.dec, ra[row], dec[row]))
+    if away > known.within_arcsec:
+        raise ConfigError(
+            f"{what.name}: {known.id} should be at ({known.ra:g}, {known.dec:g}) and comes out at "
+            f"({ra[row]:.5f}, {dec[row]:.5f}), {away:.0f} arcsec away: check positions.frame "
+            f"({what.positions.frame}) and positions.unit ({what.positions.unit})",
+            catalog=what.name,
+        )
+
+
+def _radii(table: pa.Table, definition: Definition) -> Floats:
+    radius = np.full(table.num_rows, definition.radius_arcsec)
+    if definition.radius_column is not None:
+        own = pc.fill_null(table.column(definition.radius_column), 0.0).to_numpy()
+        radius = np.fmax(radius, own.astype(np.float64) * definition.radius_factor)
+    if not np.isfinite(radius).all():
+        raise ConfigError(f"{definition.name}: {definition.radius_column} has an infinite value")
+    return radius
