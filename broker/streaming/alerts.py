@@ -51,15 +51,13 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     ServiceError
         If Kafka or HBase does not answer.
     """
-    run = config.the_run
     contributions = find_contributions(config.science.modules)
     prepare(config, contributions, packets_of(contributions))
     messages = read_topics(
         spark, config, input_topics(config), max_per_trigger=config.stream.max_alerts_per_trigger
     )
-    decoded = decode(messages, {run.alerts_topic(survey): survey for survey in find_adapters()})
     each_batch = _each_batch(spark, config, contribution_labels(contributions))
-    return start_query(decoded, each_batch, name=NAME, config=config)
+    return start_query(messages, each_batch, name=NAME, config=config)
 
 
 def packets_of(contributions: Contributions) -> PacketFormat:
@@ -103,10 +101,14 @@ def _each_batch(
         failures_to_quarantine=config.science.failures_to_quarantine,
     )
     checkpoint = checkpoint_path(config, NAME)
+    surveys = {config.the_run.alerts_topic(survey): survey for survey in find_adapters()}
 
-    def each_batch(decoded: DataFrame, batch_id: int) -> None:
+    def each_batch(messages: DataFrame, batch_id: int) -> None:
         began = time.perf_counter()
         collector.take()  # what an attempt that failed has left
+        ranges = batch_ranges(checkpoint, batch_id)
+        # Decoders of surveys that sent nothing are left out: each costs some 10 ms a task.
+        decoded = decode(messages, {r.topic: surveys[r.topic] for r in ranges})
         # Stored in the pass, then published; a batch is in the ledger only after both.
         outgoing = decoded.mapInArrow(
             _enrich(config, f"{config.run}-{batch_id}", collector.accumulator), OUTGOING_SQL
@@ -114,13 +116,8 @@ def _each_batch(
         write_messages(outgoing, config.kafka.bootstrap)
         stats = collector.take()
         stats.spend("batch", time.perf_counter() - began)
-        ledger.record(
-            NAME,
-            batch_id,
-            batch_ranges(checkpoint, batch_id),
-            stats.counts,
-            {"seconds": stats.seconds, "failures": stats.failures},
-        )
+        measured = {"seconds": stats.seconds, "failures": stats.failures}
+        ledger.record(NAME, batch_id, ranges, stats.counts, measured)
         for name, (_, reason) in stats.failures.items():
             quarantine.record_failure(name, versions[name], reason)
         _LOG.info("batch %d: %s, %s", batch_id, stats.counts, stats.seconds)

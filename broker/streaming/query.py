@@ -25,6 +25,7 @@ from broker.streaming.checkpoint import (
     is_caught_up,
     last_commit,
 )
+from broker.streaming.reason import reason_of
 from broker.topics.kafka import KafkaTopics
 from broker.topics.topic import Topics, TopicSettings
 
@@ -37,6 +38,9 @@ _RESTARTS = 5
 """How often in a row a query that gets nothing done is started again."""
 _LONGEST_PAUSE_S = 30.0
 _STOP_TIMEOUT_S = 120.0
+
+_SETTINGS = {"spark.scheduler.mode": "FAIR"}
+"""A long batch of one query does not hold up the others."""
 
 _stopping = threading.Event()
 """Set once the process shall end: a batch that has not begun yet then does not begin."""
@@ -193,8 +197,7 @@ def run_queries(
     _stopping.clear()
     topics = KafkaTopics(config.kafka.bootstrap)
     is_own = SparkSession.getActiveSession() is None
-    # FAIR: a long batch of one query does not hold up the others.
-    spark = make_session(config, f"stream-{config.run}", settings={"spark.scheduler.mode": "FAIR"})
+    spark = make_session(config, f"stream-{config.run}", settings=_SETTINGS)
     running = [_Supervised(name, spark, config) for name in QUERIES if name in queries]
     with _signals():
         try:
@@ -228,8 +231,10 @@ def _watch(
         if idle_s is None or not input_is_complete():
             continue
         # In the order of the data: what an earlier query gives a later one is there once the
-        # earlier one has finished its batch.
-        if not all(one.is_caught_up(topics) for one in running):
+        # earlier one has finished its batch. While a batch is in work, Kafka need not be asked.
+        if any(one.is_busy for one in running) or not all(
+            one.is_caught_up(topics) for one in running
+        ):
             idle_since = None
             continue
         now = time.monotonic()
@@ -279,7 +284,7 @@ class _Supervised:
                 self._pause(str(error))
 
     def _note_failure(self, query: StreamingQuery) -> None:
-        reason = _first_line(query.exception())
+        reason = reason_of(query.exception())
         _LOG.warning("query %s has failed: %s", self.name, reason)
         self._query = None
         batch = self._progress().batch
@@ -302,9 +307,15 @@ class _Supervised:
         if query is None:
             return
         limit = time.monotonic() + _STOP_TIMEOUT_S
-        while query.isActive and query.status["isTriggerActive"] and time.monotonic() < limit:
+        while self.is_busy and time.monotonic() < limit:
             time.sleep(0.02)
         query.stop()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is in work, or being looked for."""
+        query = self._query
+        return query is not None and query.isActive and bool(query.status["isTriggerActive"])
 
     def is_caught_up(self, topics: Topics) -> bool:
         """Whether it has finished all that is on its topics."""
@@ -347,8 +358,3 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _first_line(error: Exception | None) -> str:
-    text = str(error).strip() if error is not None else "it ended"
-    return text.splitlines()[0] if text else type(error).__name__
