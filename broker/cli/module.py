@@ -244,6 +244,70 @@ def report(
 
 
 @command.command()
+@click.argument("name", required=False)
+@click.option(
+    "--on",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Packets in a file, or a folder of them. Default: a sample.",
+)
+@click.option("-n", "n_sample", default=500, show_default=True, help="Size of the sample.")
+@click.option("--lines", is_flag=True, help="Line by line of NAME's file.")
+@path_option
+@json_option
+@click.pass_context
+def profile(
+    ctx: click.Context,
+    name: str | None,
+    files: tuple[Path, ...],
+    n_sample: int,
+    lines: bool,
+    path: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure time and memory of the folder, module or topic NAME; without NAME, of all.
+
+    What it reads from other modules is not counted. A line's time includes what it calls.
+
+    Example: broker module profile rise_rate --lines
+    """
+    import dataclasses
+
+    from broker.science import find_contributions, sample_alerts
+    from broker.science.checks import subjects
+    from broker.science.profile import profile as measure
+    from broker.science.profile import profile_lines
+
+    if lines and not name:
+        raise click.UsageError("--lines needs a NAME")
+    found = find_contributions(_folder(ctx, path))
+    tasks = [subject.task for subject in subjects(found, name or "")]
+    on_files = read_alerts(files, load(ctx).catalog_path) if files else None
+    alerts = sample_alerts(n_sample) if on_files is None else on_files
+    if lines:
+        rows = [
+            {"name": task.name, **dataclasses.asdict(line)}
+            for task in tasks
+            for line in profile_lines(found, alerts, task.name)
+        ]
+        emit_rows(rows, ("name", "number", "times", "ms", "text"), as_json=as_json)
+        return
+    costs = measure(found, alerts, frozenset(task.name for task in tasks))
+    rows = [
+        {
+            "name": one.name,
+            "alerts": one.n_alerts,
+            "msPerAlert": one.ms_per_alert,
+            "firstCallS": one.first_s,
+            "peakMb": one.peak_mb,
+        }
+        for one in costs
+    ]
+    emit_rows(rows, ("name", "alerts", "msPerAlert", "firstCallS", "peakMb"), as_json=as_json)
+
+
+@command.command()
 @json_option
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:

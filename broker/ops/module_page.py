@@ -33,7 +33,7 @@ dt{font-size:12px;color:#51607a}dd{margin:0;font-size:1.2rem}
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
-    """Write `<name>-report.html` and `<name>-report.json`; return both.
+    """Write `<name>-report.html`, `.json` and a summary `.md`; return the first two.
 
     Parameters
     ----------
@@ -47,7 +47,35 @@ def write_report(report: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
     page.write_text(render_page(report), encoding="utf-8")
     data = folder / f"{report['name']}-report.json"
     data.write_text(json.dumps(plain_report(report), indent=1, allow_nan=False), encoding="utf-8")
+    summary = folder / f"{report['name']}-report.md"
+    summary.write_text(render_summary(report), encoding="utf-8")
     return page, data
+
+
+def render_summary(report: Mapping[str, Any]) -> str:
+    """Return the few figures that a reviewer sees first, in Markdown."""
+    nights = ", ".join(report["nights"][:5])
+    lines = [f"### `{report['name']}` on {report['alerts']:,} alerts of {nights}", ""]
+    if report["topics"]:
+        lines += ["| topic | passed | share | declared at most | |", "|---|---|---|---|---|"]
+    for topic in report["topics"]:
+        verdict = "" if topic["withinLimit"] else "**too many**"
+        lines.append(
+            f"| {topic['name']} | {topic['passed']} | {100 * topic['fraction']:.3g} % "
+            f"| {100 * topic['maxPassFraction']:.3g} % | {verdict} |"
+        )
+    lines += ["", "| | ms an alert | MiB a batch | failures |", "|---|---|---|---|"]
+    for one in (*report["modules"], *report["topics"]):
+        cost = (one["cost"].get(key) for key in ("medianMs", "peakMb"))
+        figures = " | ".join("–" if value is None else f"{value:.3g}" for value in cost)
+        lines.append(f"| {one['name']} | {figures} | {'; '.join(one['failures']) or 'none'} |")
+    changed = [one for one in report["differences"] if one["differ"]]
+    if report["against"]:
+        lines += ["", f"Against {report['against']}: " + (
+            ", ".join(f"{one['column']} differs for {one['differ']}" for one in changed)
+            or "no alert differs"
+        )]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,19 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
+import broker
 from broker.alerts.columns import CANONICAL
 from broker.archive import ROWS, Archive
 from broker.catalog.registry import Catalogs
+from broker.cli.module import command as module_command
 from broker.errors import ConfigError
 from broker.ops.alert_tables import Reading, as_of, read_files, read_night
 from broker.ops.module_page import plain_report, render_page, write_report
@@ -234,3 +239,35 @@ def test_the_page_stands_alone_and_the_json_is_strict(alerts, contributed, tmp_p
 def test_no_alerts_make_no_report(contributed):
     with pytest.raises(ConfigError, match="no alerts"):
         make_report([], contributed(), "newest", isolate=False)
+
+
+def test_the_summary_says_what_a_reviewer_asks_first(alerts, contributed, tmp_path):
+    with Runner(contributed("before", "1.0.0", limit=60.0), isolate=False) as runner:
+        report = make_report([alerts], contributed(), "newest", earlier=earlier_code(runner),
+                             against="before", isolate=False)  # fmt: skip
+    write_report(report, tmp_path)
+    text = (tmp_path / "newest-report.md").read_text(encoding="utf-8")
+
+    everything = next(t for t in report["topics"] if t["name"] == "all-of-them")
+    assert f"| all-of-them | {everything['passed']} |" in text
+    assert "**too many**" in text
+    kind = next(d for d in report["differences"] if d["column"] == "kind")
+    assert f"kind differs for {kind['differ']}" in text
+
+
+def test_the_workflow_types_commands_that_exist():
+    path = Path(broker.__file__).parent.parent / "deploy" / "module-report.yml"
+    steps = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["report"]["steps"]
+    scripts = "\n".join(step.get("run", "") for step in steps).replace("\\\n", " ")
+    typed = re.findall(r"^\s*broker (module \w+ .*?)(?: >|\|\||$)", scripts, re.MULTILINE)
+
+    assert len(typed) == 2
+    for line in typed:
+        words = line.replace("$against", "--against .").replace('"$name"', "rise_rate").split()
+        words = ["." if word in ("packets", "reports") else word for word in words]
+        group, arguments = module_command, words[1:]
+        context = click.Context(group.commands[arguments[0]], info_name=arguments[0])
+        values = context.command.make_parser(context).parse_args(arguments[1:])[0]
+        assert values["name"] == "rise_rate"
+    packets = re.search(r"python -c '(.*?)'", scripts, re.DOTALL)
+    compile(packets[1], "packets", "exec")
