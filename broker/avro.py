@@ -116,8 +116,11 @@ def decode(schema: Schema, body: bytes, reader: Schema | None = None) -> dict[st
         record = fastavro.schemaless_reader(
             buffer, parse(schema), parse(reader) if reader else None
         )
+    except EOFError as error:  # its text may hold an address in memory
+        raise AlertError(
+            f"the body is not of its schema, or truncated: it ends after {len(body)} bytes"
+        ) from error
     except (
-        EOFError,
         ValueError,
         IndexError,
         TypeError,

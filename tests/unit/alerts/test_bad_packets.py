@@ -74,6 +74,16 @@ def test_bytes_that_are_no_container_are_refused():
         decode("ztf", avro.frame(900, bytes(100)))
 
 
+def test_the_reason_of_a_truncated_body_is_the_same_each_time():
+    packet = encode_sim(sim_record())
+    reasons = set()
+    for _ in range(2):
+        with pytest.raises(AlertError, match="or truncated: it ends after 25 bytes") as caught:
+            decode("sim", packet[:30])
+        reasons.add(caught.value.message)
+    assert len(reasons) == 1
+
+
 @pytest.mark.parametrize("survey", ["ztf", "lsst"])
 def test_a_truncated_packet_is_refused_wherever_it_ends(survey):
     packets = list(simulate_packets(survey, 4, 11, history="short"))
