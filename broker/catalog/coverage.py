@@ -21,8 +21,8 @@ _QUARTERS: Pixels = np.arange(4, dtype=np.uint64)
 _FEWEST_ROWS, _ENOUGH_ROWS, _MANY_ROWS = 10, 48, 120
 """A cell with fewer rows than the first is not known to be covered: at the 30 rows that a cell
 holds at least on average, chance leaves so few in 7 of 1e6. From the second on an empty quarter
-means a border: chance empties one in 4 of 1e6; below it takes two. Cells with as many as the third are
-divided."""
+means a border: chance empties one in 4 of 1e6; below it takes two. Cells with as many as the
+third are divided."""
 
 _FINEST_CELL = 11
 """Order of the smallest cells that are told from rows: 1.7 arcmin."""

@@ -54,7 +54,7 @@ def read_file(path: Path) -> tuple[pa.Table, dict[str, str]]:
         if kind in _ASTROPY:
             name = _ASTROPY[kind]
             return _from_astropy(path, name)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, TypeError, LookupError, EOFError, UserWarning) as error:
         raise ConfigError(f"{path} cannot be read as {name}: {error}", path=str(path)) from error
     raise ConfigError(
         f"{path}: a file's name ends in .csv, .tsv, .parquet, {', '.join(_ASTROPY)}; also in .gz",

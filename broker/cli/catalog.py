@@ -1,43 +1,91 @@
 """`broker catalog`: reference catalogues."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from broker.cli.main import load
-from broker.cli.output import emit_json, emit_rows, json_option
+from broker.cli.output import emit_json, emit_record, emit_rows, json_option
+
+if TYPE_CHECKING:
+    from broker.catalog.partition import Rows
+    from broker.config import Config
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group()
 def command() -> None:
-    """Add and look at the catalogues that alerts are matched with.
+    """Add, look at and search the catalogues that alerts are matched with.
 
     Example: broker catalog list
     """
 
 
 @command.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", required=True, help="A defined catalogue; see `broker catalog list`.")
-@click.option("--version", required=True, help="Stands with every match: 2026.1, dr3.")
+@click.argument("file", type=_FILE)
+@click.option("--name", required=True, help="A defined catalogue, or with --definition a new one.")
+@click.option("--version", default="", help="Stands with every match: 2026.1, dr3.")
+@click.option("--definition", type=_FILE, help="TOML file that says what the catalogue is.")
+@click.option("--coverage", help="Where it has looked: all-sky, or a MOC (FITS or JSON file).")
 @json_option
 @click.pass_context
-def add(ctx: click.Context, file: Path, name: str, version: str, as_json: bool) -> None:
-    """Add the rows of a catalogue from a Parquet file, or replace them by a new version.
+def add(
+    ctx: click.Context,
+    file: Path,
+    name: str,
+    version: str,
+    definition: Path | None,
+    coverage: str | None,
+    as_json: bool,
+) -> None:
+    """Add a catalogue from a file, or replace its rows by a new version.
 
-    The file has the columns id, ra and dec (degrees) and the attached ones. Running queries take
-    the new version up between two batches.
+    CSV, Parquet, FITS table, VOTable or ECSV. The definition says which columns are id and
+    position, in which frame and unit, and which columns to attach. Running queries take a new
+    version up between two batches, and a new catalogue at their next start.
 
-    Example: broker catalog add stars.parquet --name reference --version 2026.1
+    Example: broker catalog add stars.fits --name stars --definition stars.toml --version dr3
     """
     from broker.catalog import install_catalog
+    from broker.catalog.coverage import all_sky, read_coverage
+    from broker.catalog.registry import Catalogs
 
-    rows = install_catalog(load(ctx).catalog_path, name, file, version)
+    config = load(ctx)
+    where = None
+    if coverage is not None:
+        where = all_sky() if coverage == "all-sky" else read_coverage(Path(coverage))
+    n_rows = install_catalog(
+        config.catalog_path, name, file, version, definition=definition, coverage=where
+    )
+    rows = Catalogs(config.catalog_path).rows(name)
+    assert rows is not None  # noqa: S101 - it was just added
+    share = rows.coverage.fraction
     if as_json:
-        emit_json({"name": name, "version": version, "rows": rows})
-    else:
-        click.echo(f"{name} {version}: {rows} rows", err=True)
+        emit_json({"name": name, "version": rows.version, "rows": n_rows, "skyFraction": share})
+        return
+    click.echo(f"{name} {rows.version}: {n_rows} rows, {share:.3%} of the sky", err=True)
+    if not share:
+        click.echo(
+            "its rows are too few to tell where it has looked, so places without an entry read "
+            "-1, not searched: give --coverage",
+            err=True,
+        )
+
+
+@command.command()
+@click.argument("name")
+@click.pass_context
+def remove(ctx: click.Context, name: str) -> None:
+    """Remove a catalogue's rows, and its definition if it was added with one.
+
+    Example: broker catalog remove stars
+    """
+    from broker.catalog.install import remove_catalog
+
+    remove_catalog(load(ctx).catalog_path, name)
+    click.echo(f"{name} is removed", err=True)
 
 
 @command.command("list")
@@ -50,21 +98,24 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     """
     from broker.catalog.registry import Catalogs, read_definitions
 
-    catalogs = Catalogs(load(ctx).catalog_path)
+    path = load(ctx).catalog_path
+    catalogs = Catalogs(path)
     rows: list[dict[str, Any]] = []
-    for definition in read_definitions().values():
+    for definition in read_definitions(path).values():
         found = catalogs.rows(definition.name)
         rows.append(
             {
                 "name": definition.name,
                 "version": None if found is None else found.version,
                 "rows": 0 if found is None else len(found),
+                "skyFraction": 0.0 if found is None else found.coverage.fraction,
                 "radiusArcsec": definition.radius_arcsec,
                 "columns": [column.name for column in definition.columns],
                 "doc": definition.doc,
             }
         )
-    emit_rows(rows, ["name", "version", "rows", "radiusArcsec", "columns", "doc"], as_json=as_json)
+    columns = ["name", "version", "rows", "skyFraction", "radiusArcsec", "columns", "doc"]
+    emit_rows(rows, columns, as_json=as_json)
 
 
 @command.command()
@@ -78,32 +129,49 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
     """
     from broker.catalog.registry import definition_of
 
-    load(ctx)
+    definition = definition_of(name, load(ctx).catalog_path)
     rows = [
         {"column": c.name, "type": c.dtype, "unit": c.unit, "doc": c.doc}
-        for c in definition_of(name).match_columns
+        for c in definition.match_columns
     ]
     emit_rows(rows, ["column", "type", "unit", "doc"], as_json=as_json, title=name)
+    if definition.citation and not as_json:
+        click.echo(f"cite: {definition.citation}", err=True)
 
 
 @command.command(context_settings={"ignore_unknown_options": True})
 @click.argument("ra", type=float)
 @click.argument("dec", type=float)
+@click.option("--mjd", type=float, help="When it was measured, for proper motion (TAI).")
 @json_option
 @click.pass_context
-def match(ctx: click.Context, ra: float, dec: float, as_json: bool) -> None:
+def match(ctx: click.Context, ra: float, dec: float, mjd: float | None, as_json: bool) -> None:
     """Match one place on the sky, in degrees, with every catalogue.
 
     Example: broker catalog match 150.1 -2.2
     """
     from broker.catalog import Catalogs
+    from broker.catalog.associate import associations
+    from broker.catalog.registry import read_definitions
     from broker.errors import AlertError
 
     if not (0.0 <= ra <= 360.0 and -90.0 <= dec <= 90.0):
         raise AlertError(f"({ra}, {dec}) is no place on the sky: 0 to 360 and -90 to 90 deg")
-    found = Catalogs(load(ctx).catalog_path).match([ra], [dec]).to_pylist()[0]
+    path = load(ctx).catalog_path
+    found = Catalogs(path).match([ra], [dec], None if mjd is None else [mjd]).to_pylist()[0]
     if as_json:
         emit_json(found)
-    else:
-        rows = ({"column": name, "value": value} for name, value in found.items())
-        emit_rows(rows, ["column", "value"], as_json=False)
+        return
+    emit_record(found)
+    for one in associations(list(read_definitions(path).values()), found):
+        click.echo(one.sentence)
+
+
+def _rows(config: "Config", name: str) -> "Rows":
+    from broker.catalog.registry import Catalogs
+    from broker.errors import ConfigError
+
+    rows = Catalogs(config.catalog_path).rows(name)
+    if rows is None:
+        raise ConfigError(f"the catalogue {name} has no rows yet: `broker catalog add`")
+    return rows

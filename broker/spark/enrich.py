@@ -167,7 +167,9 @@ class _Pass:
         if not len(rows):
             return
         with self._stats.timed("match"):
-            match = self._tools.catalogs.match(table.column("ra"), table.column("dec"))
+            match = self._tools.catalogs.match(
+                *(table.column(name) for name in ("ra", "dec", "midpointMjdTai"))
+            )
             table = _with_columns(table, match)
         with self._stats.timed("science"):
             outcome = self._tools.runner.run(table)

@@ -35,8 +35,8 @@ def make_enricher(config: Config) -> Enricher:
     tables = HBaseTables(
         config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
     )
-    catalogs = definitions()
-    contributions = find_contributions(config.science.modules)
+    catalogs = definitions(config.catalog_path)
+    contributions = find_contributions(config.science.modules, catalogs=catalogs)
     science = config.science
     runner = Runner(
         contributions,

@@ -51,18 +51,14 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     ServiceError
         If Kafka or HBase does not answer.
     """
-    contributions = find_contributions(config.science.modules)
-    prepare(config, contributions, packets_of(contributions))
+    catalogs = definitions(config.catalog_path)
+    contributions = find_contributions(config.science.modules, catalogs=catalogs)
+    prepare(config, contributions, packet_format(contributions.qualified_columns, catalogs))
     messages = read_topics(
         spark, config, input_topics(config), max_per_trigger=config.stream.max_alerts_per_trigger
     )
     each_batch = _each_batch(spark, config, contribution_labels(contributions))
     return start_query(messages, each_batch, name=NAME, config=config)
-
-
-def packets_of(contributions: Contributions) -> PacketFormat:
-    """Return the format of the packets that leave."""
-    return packet_format(contributions.qualified_columns, definitions())
 
 
 def prepare(config: Config, contributions: Contributions, packets: PacketFormat) -> None:

@@ -31,7 +31,12 @@ def test_rows_that_were_added_are_listed_and_matched(broker, tmp_path):
     listed = broker("list", "--json")
     found = broker("match", "150.1", "-2.2", "--json")
 
-    assert json.loads(added.stdout) == {"name": "reference", "version": "v1", "rows": 1}
+    assert json.loads(added.stdout) == {
+        "name": "reference",
+        "version": "v1",
+        "rows": 1,
+        "skyFraction": 0.0,
+    }
     by_name = {row["name"]: row for row in json.loads(listed.stdout)}
     assert (by_name["reference"]["version"], by_name["reference"]["rows"]) == ("v1", 1)
     assert (by_name["gaia"]["version"], by_name["gaia"]["rows"]) == (None, 0)
