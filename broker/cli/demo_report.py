@@ -196,36 +196,44 @@ def print_report(report: DemoReport, config: Config) -> None:
 
 
 def _print_topics(console: Console, night: NightReport) -> None:
-    table = Table("topic", "packets", title="Topics", title_justify="left")
+    table = Table("topic", "packets")
     for name, number in sorted(night.topics.items()):
         table.add_row(name, str(number))
-    console.print(table)
+    _print_titled(console, "Topics", table)
 
 
 def _print_completeness(console: Console, night: NightReport) -> None:
     title = f"Against the truth (purity after the cut {night.scores.purity:.3f})"
-    table = Table("S/N", "true", "found", "completeness", title=title, title_justify="left")
+    table = Table("S/N", "true", "found", "completeness")
     for b in night.scores.bins:
         high = f"{b.high:g}" if np.isfinite(b.high) else "∞"
         share = f"{b.completeness:.3f}" if b.true else "–"
         table.add_row(f"{b.low:g}–{high}", str(b.true), str(b.found), share)
-    console.print(table)
+    _print_titled(console, title, table)
 
 
 def _print_ledger(console: Console, night: NightReport) -> None:
-    names = ("query", "topic", "consumed", "stored", "duplicates", "deadLetters", "noTemplate",
-             "missing")  # fmt: skip
+    names = ("topic", "consumed", "stored", "duplicates", "deadLetters", "noTemplate", "missing")
     words = "closes" if night.accounts.is_closed else "DOES NOT CLOSE"
-    table = Table(*names, title=f"Ledger: {words}", title_justify="left")
+    table = Table()
+    for name in names:
+        # Names of topics differ at their ends.
+        table.add_column(name, overflow="fold", no_wrap=name != "topic")
     for row in night.accounts.rows:
         values = row.as_json()
         table.add_row(*(str(values[name]) for name in names))
-    console.print(table)
+    _print_titled(console, f"Ledger: {words}", table)
 
 
 def _print_requirements(console: Console, night: NightReport) -> None:
-    table = Table("", "measured", "required", "", title="Requirements", title_justify="left")
+    table = Table("", "measured", "required", "")
     for r in night.requirements:
         mark = "[green]ok[/green]" if r.is_met else "[red]FAILED[/red]"
         table.add_row(r.name, f"{r.value:.4g}", r.wanted, mark)
+    _print_titled(console, "Requirements", table)
+
+
+def _print_titled(console: Console, title: str, table: Table) -> None:
+    """Print a table below its title; a table's own title is no wider than the table."""
+    console.print(title, style="italic")
     console.print(table)
