@@ -2,8 +2,9 @@
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from broker.catalog.healpix import on_sky, pixels_in_cone
+from broker.catalog.healpix import Pixels, on_sky, pixels_in_cone
 from broker.catalog.partition import Rows
 from broker.errors import AlertError
 from broker.units import separation_arcsec
@@ -36,20 +37,21 @@ def cone_search(rows: Rows, ra: float, dec: float, radius_arcsec: float) -> pa.T
         raise AlertError(f"({ra}, {dec}) is no place on the sky", ra=ra, dec=dec)
     if not radius_arcsec >= 0.0:
         raise AlertError(f"the radius is {radius_arcsec}; it must be 0 or more arcsec")
-    first, end = pixels_in_cone(ra, dec, radius_arcsec)
-    picked = []
-    for layer in rows.layers:
-        if layer.order < 0:
-            picked.append(np.arange(layer.first, layer.end))
-            continue
-        pixels = rows.pixels[layer.first : layer.end]
-        starts = np.searchsorted(pixels, first) + layer.first
-        ends = np.searchsorted(pixels, end) + layer.first
-        picked += [np.arange(a, b) for a, b in zip(starts, ends, strict=True) if b > a]
-    row = np.concatenate(picked) if picked else np.empty(0, np.int64)
+    row = rows_in_pixels(rows, *pixels_in_cone(ra, dec, radius_arcsec))
     separation = separation_arcsec(ra, dec, rows.ra[row], rows.dec[row])
     inside = separation <= radius_arcsec
     row, separation = row[inside], separation[inside]
     order = np.lexsort((rows.rank[row], separation))
     table = rows.entries.take(pa.array(row[order]))
     return table.append_column("separation", pa.array(separation[order]))
+
+
+def rows_in_pixels(rows: Rows, first: Pixels, end: Pixels) -> NDArray[np.int64]:
+    """Return the rows in ranges of pixels of order 29 that do not overlap."""
+    picked = []
+    for layer in rows.layers:
+        pixels = rows.pixels[layer.first : layer.end]
+        starts = np.searchsorted(pixels, first) + layer.first
+        ends = np.searchsorted(pixels, end) + layer.first
+        picked += [np.arange(a, b) for a, b in zip(starts, ends, strict=True) if b > a]
+    return np.concatenate(picked) if picked else np.empty(0, np.int64)

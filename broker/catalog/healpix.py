@@ -113,3 +113,11 @@ def pixels_in_cone(ra: float, dec: float, radius_arcsec: float) -> tuple[Pixels,
     end = (pixels.astype(np.uint64) + np.uint64(1)) << shift
     in_order = np.argsort(first)
     return first[in_order], end[in_order]
+
+
+def centres(pixels: Pixels, order: int) -> tuple[Floats, Floats]:
+    """Return the right ascensions and declinations of the centres of pixels. [deg]"""
+    from cdshealpix.nested import healpix_to_lonlat
+
+    longitude, latitude = healpix_to_lonlat(pixels, order)
+    return np.asarray(longitude.deg), np.asarray(latitude.deg)

@@ -8,7 +8,7 @@ from astropy.coordinates import SkyCoord, match_coordinates_sky
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.catalog.crossmatch import nearest
+from broker.catalog.crossmatch import nearest, within
 from broker.catalog.partition import Rows, sort_rows
 from broker.units import separation_arcsec
 
@@ -159,3 +159,23 @@ def test_an_entry_at_exactly_its_radius_matches():
 
     assert nearest(rows, [0.0], [1 / 1800.0])[0].tolist() == [0]
     assert nearest(rows, [0.0], [1 / 1799.99])[0].tolist() == [-1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.one_of(st.none(), st.integers(1, 5)))
+def test_all_and_the_k_nearest_are_what_all_pairs_give(seed, k):
+    rng = np.random.default_rng(seed)
+    radius = rng.choice([2.0, 8.0, 100.0], 150)
+    rows = rows_of(*around(AWKWARD[:6], rng, 150, 5.0), radius)
+    ra, dec = around(AWKWARD[:6], rng, 60, 5.0)
+    ra[5] = np.nan
+    separation = separation_arcsec(ra[:, None], dec[:, None], rows.ra, rows.dec)
+    expected = []
+    for i, distances in enumerate(separation):
+        reach = np.flatnonzero(distances <= rows.radius)
+        reach = reach[np.lexsort((rows.rank[reach], distances[reach]))][:k]
+        expected += [(i, row, distances[row]) for row in reach]
+
+    found = within(rows, ra, dec, k=k)
+
+    assert list(zip(*(part.tolist() for part in found), strict=True)) == expected
