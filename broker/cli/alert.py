@@ -50,7 +50,8 @@ def show(
     if as_json:
         emit_json(alert)
     else:
-        emit_record(alert)
+        places = [f"{at['topic']}/{at['partition']}/{at['offset']}" for at in alert["origins"]]
+        emit_record(alert | {"origins": places})
 
 
 def _packet(ctx: click.Context, alert: dict[str, Any]) -> bytes:

@@ -188,7 +188,7 @@ def run_queries(
     ConfigError
         If a query is not known or the set-up cannot work.
     ServiceError
-        If a query fails again and again.
+        If a server does not answer at the start, or a query fails again and again.
     """
     unknown = sorted(set(queries) - set(QUERIES))
     if unknown:
@@ -196,6 +196,7 @@ def run_queries(
     began = time.monotonic()
     _stopping.clear()
     topics = KafkaTopics(config.kafka.bootstrap)
+    topics.names()  # asked before Spark is started, which takes longer than to be refused
     is_own = SparkSession.getActiveSession() is None
     spark = make_session(config, f"stream-{config.run}", settings=_SETTINGS)
     running = [_Supervised(name, spark, config) for name in QUERIES if name in queries]

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 import pytest
 
 
-def settings_of(config):
-    """Return the environment that leads a command to the servers of a configuration."""
+@pytest.fixture(scope="session")
+def environ_of():
+    """Make the environment that leads a command to the servers of a configuration."""
+    return _environ_of
+
+
+def _environ_of(config):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
     return kept | {
         "BROKER_HOME": str(config.home),
@@ -69,6 +74,6 @@ def broker(stack, call):
     """Call the command with the servers of this test run: `broker("ledger", "--json").json`."""
 
     def broker(*arguments, code=0, **more):
-        return call(*arguments, code=code, environ=settings_of(stack) | more)
+        return call(*arguments, code=code, environ=_environ_of(stack) | more)
 
     return broker
