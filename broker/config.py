@@ -99,6 +99,18 @@ class ArchiveConfig:
 
 
 @dataclass(frozen=True)
+class ServeConfig:
+    """The web server with API and portal."""
+
+    host: str = "127.0.0.1"
+    port: int = 8800
+    requests_per_s: float = 20.0
+    """Requests that one client may go on sending; more get 429 and when to try again. [1/s]"""
+    burst: int = 200
+    """Requests that one client may send at once."""
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """What is logged."""
 
@@ -120,6 +132,7 @@ class Config:
     science: ScienceConfig = field(default_factory=ScienceConfig)
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
@@ -133,6 +146,7 @@ class Config:
             "hbase.zookeeper_port": self.hbase.zookeeper_port,
             "hbase.master_port": self.hbase.master_port,
             "hbase.region_server_port": self.hbase.region_server_port,
+            "serve.port": self.serve.port,
         }
         for name, port in ports.items():
             if not 1 <= port <= 65535:
@@ -149,6 +163,8 @@ class Config:
             "stream.max_alerts_per_trigger": self.stream.max_alerts_per_trigger,
             "stream.max_images_per_trigger": self.stream.max_images_per_trigger,
             "stream.max_records_per_batch": self.stream.max_records_per_batch,
+            "serve.requests_per_s": self.serve.requests_per_s,
+            "serve.burst": self.serve.burst,
             "science.ms_per_alert": self.science.ms_per_alert,
             "science.memory_mb": self.science.memory_mb,
             "science.failures_to_quarantine": self.science.failures_to_quarantine,

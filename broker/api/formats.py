@@ -1,0 +1,194 @@
+"""One table in four formats: JSON, CSV, VOTable, Parquet."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from broker.api.errors import ApiError
+from broker.api.rows import Row, chosen_columns, units
+
+MEDIA_TYPES = {
+    "json": "application/json",
+    "csv": "text/csv",
+    "votable": "application/x-votable+xml",
+    "parquet": "application/vnd.apache.parquet",
+}
+"""Formats and the media types by which `Accept` asks for them."""
+
+FORMATS = tuple(MEDIA_TYPES)
+_ANY = ("*/*", "application/*", "text/html", "application/xhtml+xml")
+
+
+def choose_format(name: str | None, accept: str) -> str:
+    """Return the format that is asked for: by name, else by the header `Accept`, else JSON.
+
+    Raises
+    ------
+    ApiError
+        If there is no such format: 400 for a name, 406 for a header.
+    """
+    if name is not None:
+        if name not in MEDIA_TYPES:
+            raise ApiError(400, f"there is no format {name!r}", FORMATS)
+        return name
+    asked = [part.split(";")[0].strip().lower() for part in accept.split(",") if part.strip()]
+    for one in asked:
+        if one in _ANY:
+            return "json"
+        for known, media_type in MEDIA_TYPES.items():
+            if one in (media_type, "application/x-parquet" if known == "parquet" else media_type):
+                return known
+    if asked:
+        raise ApiError(406, f"no answer is of {accept!r}", MEDIA_TYPES.values())
+    return "json"
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: null for what is not a number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    return plain(value.item()) if hasattr(value, "item") else value
+
+
+def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON answer."""
+    return JSONResponse(plain(value), headers=dict(headers or {}))
+
+
+def table_response(
+    rows: Sequence[Row],
+    *,
+    name: str,
+    form: str,
+    columns: Sequence[str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return rows as a table: CSV, VOTable or Parquet.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows; a value that a row lacks is null.
+    name : str
+        Of the file that a browser would store.
+    form : str
+        `csv`, `votable` or `parquet`.
+    columns : sequence of str, optional
+        Which, in which order; default all.
+    headers : mapping, optional
+        More headers.
+    """
+    names = chosen_columns(rows, columns)
+    flat = [{n: _scalar(row.get(n)) for n in names} for row in rows]
+    body = {"csv": _csv, "votable": _votable, "parquet": _parquet}[form](flat, names)
+    suffix = {"votable": "vot"}.get(form, form)
+    disposition = f'attachment; filename="{_file_name(name)}.{suffix}"'
+    all_headers = {"Content-Disposition": disposition, **(headers or {})}
+    return Response(body, media_type=MEDIA_TYPES[form], headers=all_headers)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name)
+
+
+def _scalar(value: Any) -> Any:
+    value = plain(value)
+    if isinstance(value, list):
+        return " ".join(str(v) for v in value)
+    return str(value) if isinstance(value, dict) else value
+
+
+def _csv(rows: Sequence[Row], names: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(["" if row[n] is None else _csv_value(row[n]) for n in names])
+    return text.getvalue().encode()
+
+
+def _csv_value(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _arrow(rows: Sequence[Row], names: Sequence[str]) -> pa.Table:
+    by_unit = units()
+    arrays, fields = [], []
+    for name in names:
+        values = [row[name] for row in rows]
+        if len({type(v) for v in values if v is not None} - {int, float}) > 0 and any(
+            isinstance(v, int | float) and not isinstance(v, bool) for v in values
+        ):
+            values = [None if v is None else str(v) for v in values]
+        array = pa.array(values)
+        if pa.types.is_null(array.type):
+            array = array.cast(pa.string())
+        metadata = {"unit": by_unit[name]} if name in by_unit else None
+        arrays.append(array)
+        fields.append(pa.field(name, array.type, metadata=metadata))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _parquet(rows: Sequence[Row], names: Sequence[str]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(_arrow(rows, names), sink, compression="zstd")
+    return sink.getvalue()
+
+
+_VO_TYPES = {
+    "bool": 'datatype="boolean"',
+    "int64": 'datatype="long"',
+    "double": 'datatype="double"',
+    "string": 'datatype="char" arraysize="*"',
+}
+
+
+def _votable(rows: Sequence[Row], names: Sequence[str]) -> bytes:
+    """Return a VOTable 1.3 with its data as XML; an empty cell is null."""
+    table, by_unit = _arrow(rows, names), units()
+    fields = []
+    for number, field in enumerate(table.schema):
+        unit = f" unit={quoteattr(by_unit[field.name])}" if field.name in by_unit else ""
+        kind = _VO_TYPES[str(field.type)]
+        fields.append(f'<FIELD ID="c{number}" name={quoteattr(field.name)} {kind}{unit}/>')
+    columns = [column.to_pylist() for column in table.columns]
+    lines = [
+        "<TR>" + "".join(f"<TD>{_vo_cell(value)}</TD>" for value in row) + "</TR>"
+        for row in zip(*columns, strict=True)
+    ]
+    document = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">',
+        '<RESOURCE type="results"><TABLE>',
+        *fields,
+        "<DATA><TABLEDATA>",
+        *lines,
+        "</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>",
+    ]
+    return "\n".join(document).encode()
+
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _vo_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return escape(_NOT_XML.sub("\ufffd", str(value)))

@@ -1,0 +1,258 @@
+"""Where answers come from, and the rule that stands above all: what is not public is not there."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from broker.alerts.adapters import find_adapters
+from broker.alerts.columns import KINDS
+from broker.api.errors import ApiError, not_found
+from broker.api.rows import object_name
+from broker.archive import Archive
+from broker.catalog.registry import Catalogs
+from broker.errors import AlertError
+from broker.ops.accounts import Accounts, accounts_of
+from broker.ops.packets import find_packet
+from broker.science import Contributions
+from broker.store import keys
+from broker.store.alerts import AlertStore
+from broker.store.ledger import Batch, Ledger
+from broker.store.quarantine import Quarantine, QuarantineStatus
+from broker.store.table import Tables
+from broker.topics.publish import read_schemas, schemas_topic
+from broker.topics.topic import Topics
+from broker.types import Coordinate, Run, night_of
+from broker.units import separation_arcsec
+
+Alert = dict[str, Any]
+T = TypeVar("T")
+
+COUNTS_S, TOPICS_S, LEDGER_S, SCHEMAS_S = 60.0, 5.0, 60.0, 60.0
+"""How old an answer may be that takes a whole table to find. [s]"""
+
+_US_PER_DAY = 86_400e6
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet that was opened.
+
+    Parameters
+    ----------
+    raw : bytes
+        As it came in.
+    canonical : dict
+        Its canonical columns, with `history` and the cutouts' files.
+    """
+
+    raw: bytes
+    canonical: dict[str, Any]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Its epochs that everyone may see, oldest first; `kind` as a word."""
+        return [
+            {**entry, "kind": KINDS[entry["kind"]]}
+            for entry in self.canonical["history"]
+            if entry["isPublic"]
+        ]
+
+    @property
+    def is_public(self) -> bool:
+        """Whether everyone may see all of it."""
+        return bool(self.canonical["isPublic"]) and all(
+            entry["isPublic"] for entry in self.canonical["history"]
+        )
+
+
+@dataclass
+class _Cached:
+    value: Any = None
+    until: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Sources:
+    """The stores of one run, as readers see them.
+
+    Parameters
+    ----------
+    run : Run
+        Whose.
+    tables, topics : Tables, Topics
+        HBase and Kafka, or memory.
+    archive : Archive
+        Where packets are.
+    catalogs : Catalogs
+        The installed reference catalogues.
+    contributions : Contributions
+        Modules and filters.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        tables: Tables,
+        topics: Topics,
+        archive: Archive,
+        catalogs: Catalogs,
+        contributions: Contributions,
+    ) -> None:
+        self.run, self.tables, self.topics = run, tables, topics
+        self.archive, self.catalogs, self.contributions = archive, catalogs, contributions
+        self.surveys = tuple(sorted(find_adapters()))
+        self._store = AlertStore(tables, run)
+        self._cached: dict[str, _Cached] = {}
+        self._lock = threading.Lock()
+
+    def check_survey(self, survey: str) -> None:
+        """Raise ApiError if there is no such survey."""
+        if survey not in self.surveys:
+            raise not_found("survey", survey, self.surveys)
+
+    def alert(self, survey: str, dia_source_id: str) -> Alert:
+        """Return an alert; ApiError 404 if there is none that everyone may see."""
+        self.check_survey(survey)
+        found = self._store.alert(survey, dia_source_id)
+        if found is None or not found["isPublic"]:
+            raise not_found(f"alert of {survey}", dia_source_id)
+        return found
+
+    def object(self, survey: str, name: str) -> list[Alert]:
+        """Return an object's alerts, oldest first; ApiError 404 if there is none."""
+        found = self.find_object(survey, name)
+        if not found:
+            raise not_found(f"object of {survey}", name)
+        return found
+
+    def find_object(self, survey: str, name: str) -> list[Alert]:
+        """Return an object's alerts, oldest first; empty if there is none."""
+        self.check_survey(survey)
+        return [alert for alert in self._store.object(survey, name) if alert["isPublic"]]
+
+    def cone(self, ra: float, dec: float, radius_arcsec: float) -> list[Alert]:
+        """Return the objects around a place, nearest first, each by its newest public alert."""
+        found = []
+        for alert in self._store.cone(ra, dec, radius_arcsec):
+            shown = alert if alert["isPublic"] else self._newest_near(alert, ra, dec, radius_arcsec)
+            if shown is not None:
+                found.append(shown)
+        return sorted(found, key=lambda a: (a["separation"], a["survey"], object_name(a)))
+
+    def _newest_near(
+        self, alert: Alert, ra: float, dec: float, radius_arcsec: float
+    ) -> Alert | None:
+        for older in reversed(self.find_object(alert["survey"], object_name(alert))):
+            separation = float(separation_arcsec(ra, dec, older["ra"], older["dec"]))
+            if separation <= radius_arcsec:
+                return {**older, "separation": separation}
+        return None
+
+    def find_name(self, name: str, survey: str | None = None) -> Iterator[tuple[str, str, str]]:
+        """Yield ("object" or "alert", survey, id) of what bears a name."""
+        for one in self.surveys if survey is None else (survey,):
+            if self.find_object(one, name):
+                yield "object", one, name
+            alert = self._store.alert(one, name)
+            if alert is not None and alert["isPublic"]:
+                yield "alert", one, name
+
+    def packet(self, alert: Alert) -> Packet:
+        """Return an alert's packet, opened.
+
+        Raises
+        ------
+        ApiError
+            If it is neither in the archive nor on its topic, or cannot be read.
+        """
+        raw = find_packet(self.archive, self.topics, alert)
+        if raw is None:
+            raise not_found("packet any more of alert", alert["diaSourceId"])
+        try:
+            adapter = find_adapters()[alert["survey"]]
+            table = adapter.decode_one(raw, Coordinate("", 0, 0))
+        except AlertError as error:
+            raise ApiError(404, f"the packet cannot be read: {error.message}") from error
+        return Packet(raw, table.slice(0, 1).to_pylist()[0])
+
+    # What takes a whole table or many calls: kept for a while.
+
+    def night_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Return stored alerts by night observed and survey, whether public or not."""
+        return self.kept("nights", COUNTS_S, self._count_nights)
+
+    def _count_nights(self) -> dict[str, dict[str, int]]:
+        counts: dict[str, Counter[str]] = {}
+        if self.run.table("alert_id") not in self.tables.names():
+            return {}
+        for _, row in self.tables.table(self.run.table("alert_id")).scan():
+            survey, _, at_us, _ = keys.split_alert_key(next(iter(row.values())))
+            counts.setdefault(night_of(at_us / _US_PER_DAY), Counter())[survey] += 1
+        return {night: dict(sorted(counts[night].items())) for night in sorted(counts)}
+
+    def batches(self) -> list[Batch]:
+        """Return all batches of all queries, in the order in which they were recorded."""
+        return self.kept("batches", TOPICS_S, self._batches)
+
+    def _batches(self) -> list[Batch]:
+        ledger = Ledger(self.tables, self.run)
+        found = [batch for query in ledger.queries() for batch in ledger.batches(query)]
+        return sorted(found, key=lambda batch: batch.recorded_ms)
+
+    def accounts(self) -> Accounts:
+        """Return what became of every message."""
+        return self.kept(
+            "accounts", LEDGER_S, lambda: accounts_of(self.topics, self.tables, self.run)
+        )
+
+    def topic_counts(self) -> Mapping[str, int]:
+        """Return how many messages each topic of this run holds."""
+        return self.kept("topics", TOPICS_S, self._topic_counts)
+
+    def _topic_counts(self) -> dict[str, int]:
+        prefix = "" if self.run.is_live else f"run.{self.run.name}."
+        return {
+            name: sum(part.end - part.first for part in self.topics.ranges(name))
+            for name in self.topics.names()
+            if name.startswith(prefix) and (prefix or not name.startswith("run."))
+        }
+
+    def schemas(self) -> Mapping[int, Any]:
+        """Return the schemas of what this run publishes, by id."""
+        return self.kept("schemas", SCHEMAS_S, self._schemas)
+
+    def _schemas(self) -> dict[int, Any]:
+        name = schemas_topic(self.run)
+        return read_schemas(self.topics, name) if name in self.topics.names() else {}
+
+    def schema(self, schema_id: int) -> Any:
+        """Return one schema; read again if it is not known yet."""
+        if schema_id not in self.schemas():
+            self._forget("schemas")
+        found = self.schemas()
+        if schema_id not in found:
+            raise not_found("schema", str(schema_id), map(str, sorted(found)))
+        return found[schema_id]
+
+    def module_status(self) -> list[QuarantineStatus]:
+        """Return the modules and filters that ever failed."""
+        return Quarantine(self.tables, self.run).status()
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._cached.pop(name, None)
+
+    def kept(self, name: str, seconds: float, make: Callable[[], T]) -> T:
+        """Return what `make` gave, made anew when it is older than some seconds."""
+        with self._lock:
+            entry = self._cached.setdefault(name, _Cached())
+        with entry.lock:  # of those who ask at once one works and the others wait
+            if time.monotonic() >= entry.until:
+                entry.value = make()
+                entry.until = time.monotonic() + seconds
+            found: T = entry.value
+            return found

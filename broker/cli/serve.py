@@ -1,0 +1,88 @@
+"""`broker serve`: API and portal on one port, without Spark."""
+
+import importlib
+import socket
+
+import click
+
+from broker.cli.assemble import make_tables, make_topics
+from broker.cli.main import load
+from broker.errors import ConfigError
+
+
+@click.command()
+@click.option("--host", help="Address to listen on; default serve.host, 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default serve.port, 8800.")
+@click.pass_context
+def command(ctx: click.Context, host: str | None, port: int | None) -> None:
+    """Serve the API and the portal until it is interrupted.
+
+    Reads HBase, Kafka, the archive and the catalogues; writes nothing.
+
+    Example: broker serve --port 8800
+    """
+    config = load(ctx)
+    host, port = host or config.serve.host, port or config.serve.port
+    listening = _listen(host, port)
+    import uvicorn
+
+    from broker.api import Sources, make_app
+    from broker.archive import Archive
+    from broker.catalog.registry import Catalogs
+    from broker.portal import add_portal
+    from broker.science import find_contributions
+
+    topics, tables = make_topics(config), make_tables(config)
+    try:
+        sources = Sources(
+            config.the_run,
+            tables=tables,
+            topics=topics,
+            archive=Archive(config.archive_path, config.the_run),
+            catalogs=Catalogs(config.catalog_path),
+            contributions=find_contributions(config.science.modules),
+        )
+        tables.names()  # ends here with one line if the store does not answer
+        app = make_app(
+            sources, requests_per_s=config.serve.requests_per_s, burst=config.serve.burst
+        )
+        add_portal(app)
+        importlib.import_module("matplotlib.image")  # the first picture does not wait for it
+        click.echo(f"Run {config.run} is served at http://{_shown(host)}:{port}/", err=True)
+        level = config.log.level.lower()
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level=level, access_log=False, server_header=False)
+        )
+        server.run(sockets=[listening])
+    finally:
+        listening.close()
+        topics.close()
+        tables.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything is loaded.
+
+    Raises
+    ------
+    ConfigError
+        If it is taken, or the address is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port or "
+            "BROKER_SERVE__PORT",
+            port=port,
+        ) from error
+    return listening
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
