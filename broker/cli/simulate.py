@@ -137,9 +137,11 @@ def install_survey(config: Config, *, seed: int, preset: str = "demo") -> tuple[
 
 
 @command.command()
-@click.option("--survey", type=click.Choice(["ztf", "lsst"]), required=True)
+@click.option("--survey", type=click.Choice(["ztf", "lsst"]), required=True, help="Whose packets.")
 @click.option("-n", "number", type=click.IntRange(1), required=True, help="How many.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes."
+)
 @click.option("--to", "topic", help="Topic; default the survey's alerts topic of this run.")
 @click.option(
     "--out",

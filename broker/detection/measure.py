@@ -204,44 +204,16 @@ def _fit_all(
                 # Flux alone, at the peak's pixel.
                 for _ in range(2):
                     _sums(
-                        pixels,
-                        variance,
-                        unusable,
-                        xs[k],
-                        ys[k],
-                        half,
-                        0.0,
-                        flux,
-                        per_count,
-                        floor,
-                        px,
-                        sx,
-                        py,
-                        sy,
-                        normal,
-                        right,
-                    )
+                        pixels, variance, unusable, xs[k], ys[k], half, 0.0, flux, per_count, floor,
+                        px, sx, py, sy, normal, right,
+                    )  # fmt: skip
                     flux = right[0] / normal[0, 0] if normal[0, 0] > 0.0 else 0.0
                 if flux == 0.0 or failed > 0.0:
                     break
             _sums(
-                pixels,
-                variance,
-                unusable,
-                xs[k],
-                ys[k],
-                half,
-                flux,
-                flux,
-                per_count,
-                floor,
-                px,
-                sx,
-                py,
-                sy,
-                normal,
-                right,
-            )
+                pixels, variance, unusable, xs[k], ys[k], half, flux, flux, per_count, floor,
+                px, sx, py, sy, normal, right,
+            )  # fmt: skip
             a, b, c = normal[1, 1], normal[1, 2], normal[2, 2]
             det = a * c - b * b
             if det <= 0.0:
@@ -260,23 +232,9 @@ def _fit_all(
         psf_profile(dx, half, sigma, px, sx)
         psf_profile(dy, half, sigma, py, sy)
         chi2, count, power, full = _sums(
-            pixels,
-            variance,
-            unusable,
-            xs[k],
-            ys[k],
-            half,
-            flux,
-            flux,
-            per_count,
-            floor,
-            px,
-            sx,
-            py,
-            sy,
-            normal,
-            right,
-        )
+            pixels, variance, unusable, xs[k], ys[k], half, flux, flux, per_count, floor,
+            px, sx, py, sy, normal, right,
+        )  # fmt: skip
         _write(out[k], normal, flux, xs[k] + dx, ys[k] + dy, chi2, count, power / full, failed)
     return out
 
