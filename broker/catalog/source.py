@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from broker.alerts.columns import camel_case
 from broker.catalog.definition import Definition, PositionColumns
+from broker.catalog.hats import is_hats, read_hats
 from broker.catalog.healpix import Floats
 from broker.catalog.partition import MOTION_DEC, MOTION_RA
 from broker.errors import ConfigError
@@ -29,7 +30,7 @@ _ENOUGH_FOR_RADIANS = 50
 
 
 def read_file(path: Path) -> tuple[pa.Table, dict[str, str]]:
-    """Read a table from a file, known by the end of its name.
+    """Read a table from a file, known by the end of its name, or from a HATS folder.
 
     Returns
     -------
@@ -45,6 +46,9 @@ def read_file(path: Path) -> tuple[pa.Table, dict[str, str]]:
     kind = suffixes[-1] if suffixes else ""
     name = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", ".pq": "Parquet"}.get(kind)
     try:
+        if path.is_dir() and is_hats(path):
+            name = "HATS"
+            return read_hats(path), {}
         if name == "CSV":
             options = pa_csv.ParseOptions(delimiter="\t" if kind == ".tsv" else ",")
             return pa_csv.read_csv(path, parse_options=options), {}
@@ -127,6 +131,11 @@ def read_source(rows: Path | pa.Table, definition: Definition) -> pa.Table:
     for column in definition.columns:
         columns[column.name] = _attached(table, units, definition, column.name)
     return pa.table(columns)
+
+
+def columns_of(table: pa.Table, names: Sequence[str]) -> list[Floats]:
+    """Return columns as numbers, NaN where null; ConfigError if one is missing or no number."""
+    return [_numbers(_find(table, name), name) for name in names]
 
 
 def _find(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -24,7 +24,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="A defined catalogue, or with --definition a new one.")
 @click.option("--version", default="", help="Stands with every match: 2026.1, dr3.")
 @click.option("--definition", type=_FILE, help="TOML file that says what the catalogue is.")
@@ -42,9 +42,9 @@ def add(
 ) -> None:
     """Add a catalogue from a file, or replace its rows by a new version.
 
-    CSV, Parquet, FITS table, VOTable or ECSV. The definition says which columns are id and
-    position, in which frame and unit, and which columns to attach. Running queries take a new
-    version up between two batches, and a new catalogue at their next start.
+    CSV, Parquet, FITS table, VOTable, ECSV or a HATS folder. The definition says which columns
+    are id and position, in which frame and unit, and which columns to attach. Running queries
+    take a new version up between two batches, and a new catalogue at their next start.
 
     Example: broker catalog add stars.fits --name stars --definition stars.toml --version dr3
     """
@@ -175,3 +175,121 @@ def _rows(config: "Config", name: str) -> "Rows":
     if rows is None:
         raise ConfigError(f"the catalogue {name} has no rows yet: `broker catalog add`")
     return rows
+
+
+@command.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.option("--cone", type=float, nargs=3, help="RA, Dec [deg] and radius [arcsec].")
+@click.option("--box", type=float, nargs=4, help="RA from, to, Dec from, to. [deg]")
+@click.option("--polygon", type=float, nargs=2, multiple=True, help="RA and Dec of a corner. [deg]")
+@click.option("--moc", type=_FILE, help="A coverage map: FITS or JSON file.")
+@click.option("--out", type=click.Path(path_type=Path), help=".csv, .parquet, .vot, .ecsv, .fits")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows shown.")
+@json_option
+@click.pass_context
+def search(
+    ctx: click.Context,
+    name: str,
+    cone: tuple[float, float, float] | None,
+    box: tuple[float, float, float, float] | None,
+    polygon: tuple[tuple[float, float], ...],
+    moc: Path | None,
+    out: Path | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List a catalogue's entries in a cone, a box, a polygon or a coverage map.
+
+    Example: broker catalog search reference --cone 150.1 -2.2 30
+    """
+    from broker.catalog.cone import cone_search
+    from broker.catalog.coverage import read_coverage
+    from broker.catalog.regions import box_search, coverage_search, polygon_search
+    from broker.catalog.table_files import write_table
+
+    if sum(bool(given) for given in (cone, box, polygon, moc)) != 1:
+        raise click.UsageError("give one of --cone, --box, --polygon and --moc")
+    rows = _rows(load(ctx), name)
+    if cone:
+        found = cone_search(rows, *cone)
+    elif box:
+        found = box_search(rows, box[:2], box[2:])
+    elif polygon:
+        found = polygon_search(rows, *zip(*polygon, strict=True))
+    else:
+        assert moc is not None  # noqa: S101 - one of four is given
+        found = coverage_search(rows, read_coverage(moc))
+    if out:
+        write_table(found, out)
+        click.echo(f"{found.num_rows} entries in {out}", err=True)
+        return
+    emit_rows(found.slice(0, limit).to_pylist(), found.column_names, as_json=as_json, title=name)
+    if found.num_rows > limit:
+        click.echo(f"the first {limit} of {found.num_rows}; --out has all", err=True)
+
+
+@command.command("match-list")
+@click.argument("file", type=_FILE)
+@click.option("--ra", default="ra", show_default=True, help="Column of right ascension. [deg]")
+@click.option("--dec", default="dec", show_default=True, help="Column of declination. [deg]")
+@click.option("--mjd", help="Column of time (MJD, TAI), for proper motion.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File of the matches.")
+@click.pass_context
+def match_list(
+    ctx: click.Context, file: Path, ra: str, dec: str, mjd: str | None, out: Path
+) -> None:
+    """Match a list of positions with every catalogue; its columns and theirs go to a file.
+
+    Example: broker catalog match-list places.csv --out matched.vot
+    """
+    from broker.catalog import Catalogs
+    from broker.catalog.source import columns_of, read_file
+    from broker.catalog.table_files import write_table
+
+    table, _ = read_file(file)
+    places = columns_of(table, [ra, dec, *([mjd] if mjd else [])])
+    found = Catalogs(load(ctx).catalog_path).match(*places)
+    for name in found.column_names:
+        table = table.append_column(name, found.column(name))
+    write_table(table, out)
+    click.echo(f"{table.num_rows} positions in {out}", err=True)
+
+
+@command.command()
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["hats", "moc", "table"]),
+    default="hats",
+    show_default=True,
+    help="A folder for LSDB, a map of where it has looked, or one file with all rows.",
+)
+@click.option(
+    "--rows-per-file",
+    type=click.IntRange(1000),
+    default=1_000_000,
+    show_default=True,
+    help="At most so many rows in each file of a HATS folder.",
+)
+@click.pass_context
+def export(ctx: click.Context, name: str, path: Path, kind: str, rows_per_file: int) -> None:
+    """Write a catalogue for others: as a HATS folder for LSDB, a table, or where it has looked.
+
+    Example: broker catalog export reference reference_hats --format hats
+    """
+    from broker.catalog.coverage import write_coverage
+    from broker.catalog.hats import export_hats
+    from broker.catalog.registry import definition_of
+    from broker.catalog.table_files import write_table
+
+    config = load(ctx)
+    rows, definition = _rows(config, name), definition_of(name, config.catalog_path)
+    if kind == "hats":
+        files = export_hats(rows, definition, path, rows_per_file=rows_per_file)
+        click.echo(f"{len(rows)} rows in {files} files under {path}", err=True)
+    elif kind == "moc":
+        write_coverage(path, rows.coverage)
+    else:
+        write_table(rows.entries, path)

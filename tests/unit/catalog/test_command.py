@@ -57,3 +57,67 @@ def test_a_place_that_is_none_is_bad_data(broker):
 
     assert "no place on the sky" in str(result.exception)
     assert result.exception.exit_code == 20
+
+
+DEFINITION = """
+doc = "Places."
+radius_arcsec = 5.0
+positions = { id = "name", ra = "RA", dec = "DE" }
+columns = []
+"""
+
+
+@pytest.fixture
+def places(broker, tmp_path):
+    (tmp_path / "places.toml").write_text(DEFINITION)
+    (tmp_path / "places.csv").write_text("name,RA,DE\na,10.0,20.0\nb,359.5,-1.0\nc,0.5,1.0\n")
+    add = ("add", "places.csv", "--name", "places", "--definition", "places.toml")
+    result = broker(*add, "--version", "1", "--coverage", "all-sky", "--json")
+    assert json.loads(result.stdout)["skyFraction"] == 1.0
+    return broker
+
+
+def found(result):
+    return [row["id"] for row in json.loads(result.stdout)]
+
+
+def test_a_catalogue_of_one_s_own_is_searched_in_any_region(places, tmp_path):
+    (tmp_path / "moc.json").write_text('{"0": [4]}')
+    search = ("search", "places", "--json")
+
+    assert found(places(*search, "--cone", "10.0", "20.001", "5")) == ["a"]
+    assert found(places(*search, "--box", "359", "1", "-2", "2")) == ["b", "c"]
+    corners = ("--polygon", "9", "19", "--polygon", "11", "19", "--polygon", "10", "22")
+    assert found(places(*search, *corners)) == ["a"]
+    assert found(places(*search, "--moc", "moc.json")) == ["a", "b", "c"]
+    assert "give one of" in places(*search).output
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "vot", "ecsv", "fits"])
+def test_a_list_of_positions_is_matched_into_a_file(places, tmp_path, kind):
+    from broker.catalog.source import read_file
+
+    (tmp_path / "list.csv").write_text("n,ra,dec\n1,10.0,20.0\n2,50.0,0.0\n3,,\n")
+
+    result = places("match-list", "list.csv", "--out", f"out.{kind}")
+
+    assert result.exit_code == 0, result.exception
+    rows = read_file(tmp_path / f"out.{kind}")[0].to_pylist()
+    assert [row["n"] for row in rows] == [1, 2, 3]
+    assert [row["placesMatch"] for row in rows] == [1, 0, -1]
+    assert rows[0]["placesId"] == "a"
+
+
+def test_a_catalogue_goes_out_and_is_removed(places, tmp_path):
+    assert places("export", "places", "hats").exit_code == 0
+    assert places("export", "places", "moc.fits", "--format", "moc").exit_code == 0
+    assert (tmp_path / "hats" / "hats.properties").is_file()
+    assert found(places("search", "places", "--moc", "moc.fits", "--json")) == ["a", "b", "c"]
+
+    assert places("remove", "places").exit_code == 0
+
+    assert "places" not in [row["name"] for row in json.loads(places("list", "--json").stdout)]
+
+
+def test_a_match_is_told_in_words(places):
+    assert "0.0 arcsec from the entry a of places." in places("match", "10", "20").output
