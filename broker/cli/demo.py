@@ -49,6 +49,7 @@ def command(ctx: click.Context, packets_path: Path | None, preset: str, as_json:
     """
     from broker.cli.demo_report import make_report, print_report, take_marks
     from broker.local.stack import up
+    from broker.ops.nights import write_night
     from broker.streaming.query import QUERIES, run_queries
 
     config = load(ctx)
@@ -66,6 +67,7 @@ def command(ctx: click.Context, packets_path: Path | None, preset: str, as_json:
             )
         _say("Comparing with the truth …")
         report = make_report(config, topics, tables, marks, simulation.row(), summary, sent)
+        write_night(config, tables, report.night.night)
     finally:
         topics.close()
         tables.close()
