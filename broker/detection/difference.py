@@ -110,7 +110,7 @@ def subtract_template(
     AlertError
         If the exposure is masked or without noise, or the template does not lie on it.
     """
-    science, scorecard = _without_sky(image, cell_px)
+    science, scorecard = without_sky(image, cell_px=cell_px)
     matched = _on_science_pixels(template, science)
     no_template = matched.is_masked(MaskPlane.NO_DATA)
     if no_template.all():
@@ -130,8 +130,16 @@ def subtract_template(
     return replace(difference, scorecard=scorecard)
 
 
-def _without_sky(image: Image, cell_px: int) -> tuple[Image, dict[str, float | int | str]]:
-    """Return the exposure with its sky subtracted, its noise as a plane, cosmic rays masked."""
+def without_sky(image: Image, *, cell_px: int = 64) -> tuple[Image, dict[str, float | int | str]]:
+    """Return the exposure with its sky subtracted, its noise as a plane, cosmic rays masked.
+
+    Also its scorecard: background, noise, seeing, masked and covered shares.
+
+    Raises
+    ------
+    AlertError
+        If it is all masked, without noise, or has usable pixels that are not finite.
+    """
     unusable = image.is_masked(UNUSABLE)
     if not np.isfinite(image.pixels[~unusable]).all():
         raise AlertError("the exposure has pixels that are not finite")

@@ -91,8 +91,6 @@ def _combine(cube: Any, clip: Any, least: Any) -> tuple[F32, F32, Any]:
             values = columns[x]
             upper, lower = select(values, n, n // 2), select(values, n, (n - 1) // 2)
             middle = 0.5 * (upper + lower)
-            total: Any = 0.0
-            kept = 0
             for k in range(n):
                 far[k] = abs(values[k] - middle)
             spread = np.float32(1.4826) * select(far, n, n // 2)
