@@ -1,0 +1,1 @@
+"""Work on whole catalogues with Spark: joins, neighbours, clusters, density maps."""

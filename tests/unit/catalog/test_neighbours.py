@@ -1,0 +1,71 @@
+"""Neighbours at any distance are those that a comparison of all pairs gives."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.catalog.neighbours import nearest_k, nearest_to, pairs_within
+from broker.catalog.partition import Rows, sort_rows
+from broker.errors import AlertError
+from broker.units import separation_arcsec
+
+
+def uneven_sky(seed, n=300):
+    """Half of the entries all over the sky, half in one arcminute, some at one place."""
+    rng = np.random.default_rng(seed)
+    ra, dec = rng.uniform(0, 360, n), np.degrees(np.arcsin(rng.uniform(-1, 1, n)))
+    ra[: n // 2] = (359.99 + rng.uniform(0, 0.02, n // 2)) % 360.0
+    dec[: n // 2] = 41.81 + rng.uniform(0, 0.02, n // 2)
+    ra[:5], dec[:5] = 45.0, -90.0
+    ids = pa.array([f"s{k}" for k in rng.permutation(n)], pa.large_string())
+    radius = rng.choice([0.5, 40.0, 400_000.0], n)
+    table, layers = sort_rows(pa.table({"id": ids, "ra": ra, "dec": dec}), radius)
+    return Rows("test", "1", table, layers)
+
+
+def all_pairs(rows, ra, dec):
+    """Rows by (separation, id) and separations, for each position."""
+    separation = separation_arcsec(ra[:, None], dec[:, None], rows.ra, rows.dec)
+    order = [np.lexsort((rows.rank, distances)) for distances in separation]
+    return np.array(order), np.take_along_axis(separation, np.array(order), axis=1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), k=st.sampled_from([1, 3, 20, 299, 300, 1000]))
+def test_the_k_nearest_are_the_first_of_all_pairs(seed, k):
+    rows = uneven_sky(seed)
+    ra, dec = np.append(rows.ra[::23], [0.0, 12.0]), np.append(rows.dec[::23], [90.0, -41.8])
+    order, separation = all_pairs(rows, ra, dec)
+
+    position, row, distance = nearest_k(rows, ra, dec, k)
+    one = nearest_to(rows, ra[3], dec[3], k)
+
+    n = min(k, len(rows))
+    np.testing.assert_array_equal(position, np.repeat(np.arange(ra.size), n))
+    np.testing.assert_array_equal(row, order[:, :n].ravel())
+    np.testing.assert_array_equal(distance, separation[:, :n].ravel())
+    np.testing.assert_array_equal(one[0], order[3, :n])
+
+
+@pytest.mark.parametrize("radius", [0.0, 3.0, 50.0, 3600.0, 400_000.0, 648_000.0])
+def test_all_within_a_radius_are_the_near_ones_of_all_pairs(radius):
+    rows = uneven_sky(1)
+    ra, dec = rows.ra[::11].copy(), rows.dec[::11]
+    ra[2] = np.nan
+    order, separation = all_pairs(rows, ra, dec)
+    expected = [(i, order[i, j]) for i, j in np.argwhere(separation <= radius).tolist() if i != 2]
+
+    position, row, _ = pairs_within(rows, ra, dec, radius)
+
+    assert list(zip(position.tolist(), row.tolist(), strict=True)) == expected
+
+
+def test_no_neighbours_cannot_be_asked_for():
+    with pytest.raises(AlertError, match="ask for 1 or more"):
+        nearest_k(uneven_sky(1), [1.0], [1.0], 0)
+
+
+def test_no_positions_have_no_neighbours():
+    assert [part.size for part in nearest_k(uneven_sky(1), [], [], 3)] == [0, 0, 0]
