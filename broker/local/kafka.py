@@ -129,7 +129,9 @@ def _prepare(config: Config, folder: Path, format_command: list[str]) -> None:
 
 
 def _new_cluster_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes)[:22].decode()
+    found = base64.urlsafe_b64encode(uuid.uuid4().bytes)[:22].decode()
+    # One that begins with a dash is taken for an option.
+    return _new_cluster_id() if found.startswith("-") else found
 
 
 def _probe(bootstrap: str) -> None:
