@@ -40,10 +40,13 @@ def order_for_radius(radius_arcsec: float) -> int:
 
     Returns -1 for a radius so large that only the whole sky is sure to hold it.
     """
-    for order in range(FINEST_ORDER, -1, -1):
-        if radius_arcsec <= _LARGEST_RADIUS_IN_SIDES * pixel_side_arcsec(order):
-            return order
-    return -1
+    return int(orders_for_radii(np.array([radius_arcsec]))[0])
+
+
+def orders_for_radii(radius_arcsec: Floats) -> NDArray[np.int64]:
+    """Return `order_for_radius` of each radius."""
+    largest = [_LARGEST_RADIUS_IN_SIDES * pixel_side_arcsec(FINEST_ORDER - k) for k in range(30)]
+    return FINEST_ORDER - np.searchsorted(largest, radius_arcsec)
 
 
 def pixels_of(ra: ArrayLike, dec: ArrayLike, order: int = FINEST_ORDER) -> Pixels:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from broker.catalog.coverage import Coverage, all_sky, coverage_of_rows
-from broker.catalog.healpix import Floats, Pixels, order_for_radius, pixels_of
+from broker.catalog.healpix import Floats, Pixels, orders_for_radii, pixels_of
 from broker.catalog.motion import LONGEST_YEARS
 from broker.errors import ConfigError
 
@@ -152,8 +152,7 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
     if MOTION_RA in table.column_names:
         speed = np.hypot(*(table.column(c).to_numpy() for c in (MOTION_RA, MOTION_DEC)))
         reach = radius + np.ceil(speed * LONGEST_YEARS / 1000.0)
-    distinct, place = np.unique(reach, return_inverse=True)
-    order = np.array([order_for_radius(r) for r in distinct], dtype=np.int64)[place]
+    order = orders_for_radii(reach)
     # Each layer is searched by itself, so there are few: orders 15 (radii to 3.2 arcsec), 13 (to
     # 12.9 arcsec), 11 and so on.
     order = np.where(order >= 0, np.minimum(order, 15) - (order < 15) * (1 - order % 2), -1)
