@@ -1,5 +1,6 @@
 """Many light curves in flat arrays: sums over each alert's history without a loop over alerts."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,6 +79,10 @@ class LightCurves:
         alert, mjd, flux, flux_err, code, kind = arrays
         return cls(alert, mjd, flux, flux_err, len(history), code, kind)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What was worked out on the way is no part of it.
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     def __len__(self) -> int:
         return int(self.alert.size)
 
@@ -122,6 +127,24 @@ class LightCurves:
     def upper_limits(self) -> "LightCurves":
         """Return the upper limits: flux is NaN, `flux_err` the error they stand for."""
         return self.select(self._is_kind(UPPER_LIMIT))
+
+    def measured(self) -> "LightCurves":
+        """Return detections and forced fluxes that have a flux and an error above zero."""
+        is_measured = np.isfinite(self.flux) & (self.flux_err > 0.0)
+        return self.select(is_measured & ~self._is_kind(UPPER_LIMIT))
+
+    def by_band(self) -> "LightCurves":
+        """Return each band of each alert as a light curve of its own.
+
+        Light curve `alert * 6 + band` holds the entries of that band, so that a result of shape
+        (n_alerts * 6,) can be reshaped to (n_alerts, 6), bands as in `broker.units.BANDS`.
+        Entries of an unknown band are left out.
+        """
+        known = self.select(self.band_code >= 0)
+        series = known.alert * len(BANDS) + known.band_code
+        order = np.argsort(series, kind="stable")
+        taken = known._take(order)
+        return dataclasses.replace(taken, alert=series[order], n_alerts=self.n_alerts * len(BANDS))
 
     def _is_kind(self, kind: int) -> NDArray[np.bool_]:
         if self.kind is None:
@@ -192,6 +215,17 @@ class LightCurves:
         if some.any():
             array = np.asarray(values, dtype=np.float64)
             result[some] = function.reduceat(array, self.starts[:-1][some])
+        return result
+
+    def median(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Return each alert's median; NaN without entries."""
+        array = np.asarray(values, dtype=np.float64)
+        ascending = array[np.lexsort((array, self.alert))]
+        result = np.full(self.n_alerts, np.nan)
+        some = self.count > 0
+        low = (self.starts[:-1] + (self.count - 1) // 2)[some]
+        high = (self.starts[:-1] + self.count // 2)[some]
+        result[some] = 0.5 * (ascending[low] + ascending[high])
         return result
 
     def first(self, values: ArrayLike) -> NDArray[np.float64]:

@@ -4,6 +4,14 @@ import numpy as np
 import pandas as pd
 
 from broker.science import Column, science_module, topic_filter
+from broker.science.cuts import (
+    all_of,
+    is_bright,
+    is_confirmed,
+    is_in_context,
+    is_positive,
+    is_reliable,
+)
 
 CLASSES = ("solar-system", "variable-star", "hosted", "hostless", "unknown")
 
@@ -77,13 +85,12 @@ def hosted_transient(
     n_dia_sources: pd.Series,
 ) -> pd.Series:
     """For surveys of transients in galaxies: positive, real, seen at least twice, S/N 7."""
-    return (
-        (context_class == "hosted")
-        & (reliability >= 0.6)
-        & ~is_negative
-        & ~is_dipole
-        & (snr >= 7.0)
-        & (n_dia_sources >= 2.0)
+    return all_of(
+        is_in_context(context_class, "hosted"),
+        is_reliable(reliability),
+        is_positive(is_negative, is_dipole),
+        is_bright(snr),
+        is_confirmed(n_dia_sources),
     )
 
 
@@ -98,12 +105,12 @@ def variable_star(
     min_relative_change: float = 0.5,
 ) -> pd.Series:
     """For those who follow large changes of stars: by half the reference flux or more."""
-    return (
-        (context_class == "variable-star")
-        & (reliability >= 0.6)
-        & (snr.abs() >= 10.0)
-        & (template_flux > 0.0)
-        & (psf_flux.abs() >= min_relative_change * template_flux)
+    return all_of(
+        is_in_context(context_class, "variable-star"),
+        is_reliable(reliability),
+        is_bright(snr, at_least=10.0),
+        template_flux > 0.0,
+        psf_flux.abs() >= min_relative_change * template_flux,
     )
 
 
@@ -112,9 +119,9 @@ def solar_system(
     context_class: pd.Series, ss_separation: pd.Series, reliability: pd.Series, snr: pd.Series
 ) -> pd.Series:
     """For astrometry of known asteroids and comets: within 2 arcsec of the prediction, S/N 10."""
-    return (
-        (context_class == "solar-system")
-        & (ss_separation <= 2.0)
-        & (reliability >= 0.5)
-        & (snr >= 10.0)
+    return all_of(
+        is_in_context(context_class, "solar-system"),
+        ss_separation <= 2.0,
+        is_reliable(reliability, at_least=0.5),
+        snr >= 10.0,
     )

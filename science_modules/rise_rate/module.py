@@ -4,6 +4,16 @@ import numpy as np
 import pandas as pd
 
 from broker.science import Column, LightCurves, science_module, topic_filter
+from broker.science.cuts import (
+    all_of,
+    is_changing,
+    is_extragalactic,
+    is_first_seen_within,
+    is_reliable,
+    is_rising,
+    is_young,
+    none_of,
+)
 
 _MAG_PER_LN_FLUX = 2.5 / np.log(10.0)
 
@@ -71,12 +81,12 @@ def young_supernova(
     An alert that lacks a value it is judged by is never chosen: NaN compares false, and where no
     catalogue was searched the context is "unknown".
     """
-    return (
-        (age_days <= 5.0)
-        & (reliability >= 0.6)
-        & ~is_negative
-        & (rise_rate > 3.0 * rise_rate_err)
-        & context_class.isin(["hosted", "hostless"])
+    return all_of(
+        is_young(age_days),
+        is_reliable(reliability),
+        none_of(is_negative),
+        is_rising(rise_rate, rise_rate_err),
+        is_extragalactic(context_class),
     )
 
 
@@ -97,10 +107,10 @@ def fast_transient(
     at 5 sigma; kilonovae fade faster than 0.3 mag / d (Andreoni et al. 2021, ApJ 918 63).
     """
     mag_per_day = _MAG_PER_LN_FLUX * rise_rate.abs() / psf_flux.abs()
-    return (
-        (age_days <= 14.0)
-        & (reliability >= 0.6)
-        & (rise_rate.abs() > 5.0 * rise_rate_err)
-        & (mag_per_day >= min_mag_per_day)
-        & context_class.isin(["hosted", "hostless"])
+    return all_of(
+        is_first_seen_within(age_days, days=14.0),
+        is_reliable(reliability),
+        is_changing(rise_rate, rise_rate_err),
+        mag_per_day >= min_mag_per_day,
+        is_extragalactic(context_class),
     )

@@ -1,12 +1,14 @@
 """Light curves in flat arrays say the same as each history taken alone."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.alerts.columns import HISTORY
+from broker.alerts.columns import HISTORY, UPPER_LIMIT
 from broker.errors import ConfigError
 from broker.science import LightCurves
 from broker.units import BANDS
@@ -129,3 +131,31 @@ def test_a_history_can_be_had_alert_by_alert():
 def test_an_unknown_band_is_refused():
     with pytest.raises(ConfigError, match="no band 'w'; use one of u g r i z y"):
         taken([]).in_band("w")
+
+
+@settings(deadline=None, max_examples=40)
+@given(histories=batches)
+def test_medians_and_bands_are_those_of_each_history(histories):
+    curves = taken(histories).measured()
+    by_band = curves.by_band()
+    median, count = curves.median(curves.mjd), by_band.count.reshape(-1, len(BANDS))
+    total = by_band.sum(by_band.flux).reshape(-1, len(BANDS))
+
+    for index, history in enumerate(histories):
+        measured = [e for e in history if is_measured(e) and e["kind"] != UPPER_LIMIT]
+        times = [entry["midpointMjdTai"] for entry in measured]
+        expected = np.median(times) if times else np.nan
+        assert median[index] == pytest.approx(expected, nan_ok=True)
+        for number, band in enumerate(BANDS):
+            flux = [entry["psfFlux"] for entry in measured if entry["band"] == band]
+            assert count[index, number] == len(flux)
+            assert total[index, number] == pytest.approx(sum(flux), rel=1e-9, abs=1e-3)
+
+
+def test_what_was_worked_out_is_not_sent_along():
+    curves = taken([[]])
+    before = pickle.dumps(curves)
+    assert curves.count.tolist() == [0]
+
+    assert pickle.dumps(curves) == before
+    assert pickle.loads(before).starts.tolist() == [0, 0]
