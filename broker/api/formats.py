@@ -162,10 +162,10 @@ def _votable(rows: Sequence[Row], names: Sequence[str]) -> bytes:
     """Return a VOTable 1.3 with its data as XML; an empty cell is null."""
     table, by_unit = _arrow(rows, names), units()
     fields = []
-    for number, field in enumerate(table.schema):
+    for field, identity in zip(table.schema, _vo_ids(names), strict=True):
         unit = f" unit={quoteattr(by_unit[field.name])}" if field.name in by_unit else ""
         kind = _VO_TYPES[str(field.type)]
-        fields.append(f'<FIELD ID="c{number}" name={quoteattr(field.name)} {kind}{unit}/>')
+        fields.append(f'<FIELD ID="{identity}" name={quoteattr(field.name)} {kind}{unit}/>')
     columns = [column.to_pylist() for column in table.columns]
     lines = [
         "<TR>" + "".join(f"<TD>{_vo_cell(value)}</TD>" for value in row) + "</TR>"
@@ -181,6 +181,19 @@ def _votable(rows: Sequence[Row], names: Sequence[str]) -> bytes:
         "</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>",
     ]
     return "\n".join(document).encode()
+
+
+def _vo_ids(names: Sequence[str]) -> list[str]:
+    """Return names as XML identifiers: most readers call columns by these."""
+    found: dict[str, None] = {}
+    for name in names:
+        identity = re.sub(r"[^A-Za-z0-9_.]", "_", name)
+        if not identity[:1].isalpha():
+            identity = f"_{identity}"
+        while identity in found:
+            identity += "_"
+        found[identity] = None
+    return list(found)
 
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

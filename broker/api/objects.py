@@ -95,8 +95,8 @@ def read_objects(sources: SourcesOf, shape: ShapeOf, many: ManyObjects) -> Respo
 def search_cone(
     sources: SourcesOf,
     shape: ShapeOf,
-    ra: Annotated[float, Query(ge=0.0, le=360.0, description="ICRS. [deg]", examples=[150.1])],
-    dec: Annotated[float, Query(ge=-90.0, le=90.0, description="ICRS. [deg]", examples=[-2.2])],
+    ra: Annotated[float, Query(ge=0.0, le=360.0, description="ICRS. [deg]", examples=[29.1962])],
+    dec: Annotated[float, Query(ge=-90.0, le=90.0, description="ICRS. [deg]", examples=[-18.7413])],
     radiusArcsec: Annotated[  # noqa: N803
         float, Query(gt=0.0, le=MAX_RADIUS_ARCSEC, description="[arcsec]", examples=[30.0])
     ] = 10.0,

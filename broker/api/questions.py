@@ -13,8 +13,8 @@ from broker.api.pages import Page
 from broker.api.rows import Row, projected
 from broker.api.sources import Sources
 
-EXAMPLE_SURVEY, EXAMPLE_OBJECT, EXAMPLE_ALERT = "sim", "91955254103259883", "91955254103259999"
-EXAMPLE_NIGHT, EXAMPLE_TOPIC, EXAMPLE_SCHEMA = "20251110", "young-supernova", 1234
+EXAMPLE_SURVEY, EXAMPLE_OBJECT, EXAMPLE_ALERT = "ztf", "ZTF24qmscadj", "2301100000015000000"
+EXAMPLE_NIGHT, EXAMPLE_TOPIC, EXAMPLE_SCHEMA = "20230420", "young-supernova", 418166038
 MAX_ROWS = 10_000
 
 SurveyName = Annotated[

@@ -101,7 +101,7 @@ def starting_offsets(
         return {part.partition: (part.first, part.end) for part in ranges}
     if since == "latest":
         return {part.partition: (part.end, part.end) for part in ranges}
-    start_ms = round(_seconds(since, time.time() if now_s is None else now_s) * 1000.0)
+    start_ms = starting_ms(since, now_s=now_s)
     return {
         part.partition: (
             topics.offset_at(name, partition=part.partition, timestamp_ms=start_ms),
@@ -109,6 +109,19 @@ def starting_offsets(
         )
         for part in ranges
     }
+
+
+def starting_ms(since: str, *, now_s: float | None = None) -> int:
+    """Return a starting point as a time: 0 is `earliest`, -1 `latest`. [ms since 1970]
+
+    Raises
+    ------
+    ConfigError
+        If `since` is no starting point.
+    """
+    if since in ("earliest", "latest"):
+        return 0 if since == "earliest" else -1
+    return max(1, round(_seconds(since, time.time() if now_s is None else now_s) * 1000.0))
 
 
 def _seconds(since: str, now_s: float) -> float:

@@ -23,7 +23,7 @@ _ROWS = 200
 
 def help_for(sources: Sources) -> list[tuple[str, str]]:
     """Return what may be typed, with examples that this run has."""
-    row = next((r for t in topic_rows(sources) for r in _examples(sources, t, 1)), None)
+    row = next((r for t in topic_rows(sources) for r in _examples(sources, t, 5)), None)
     nights = list(sources.night_counts())
     found = {"night": f"night:{nights[-1]}"} if nights else {}
     if row is not None:

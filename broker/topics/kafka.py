@@ -360,7 +360,7 @@ class KafkaTopics:
             for record in records:
                 if record.offset >= end:
                     return
-                yield _message(record)
+                yield to_message(record)
             # The position passes markers and compacted offsets, of which no record tells.
             reached = consumer.position(part)
             if reached > position:
@@ -378,7 +378,8 @@ class KafkaTopics:
         return ServiceError(f"Kafka at {self._bootstrap}: {said}", bootstrap=self._bootstrap)
 
 
-def _message(record: Any) -> Message:
+def to_message(record: Any) -> Message:
+    """Return the client's record as a message."""
     return Message(
         value=record.value,
         key=record.key,

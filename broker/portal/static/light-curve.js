@@ -7,7 +7,8 @@
   const words = document.getElementById("lc-words");
   const unit = document.getElementById("lc-unit");
   const SVG = "http://www.w3.org/2000/svg";
-  const WIDTH = 860, HEIGHT = 420, LEFT = 78, RIGHT = 14, TOP = 14, BOTTOM = 48;
+  const LEFT = 66, RIGHT = 14, TOP = 14, BOTTOM = 46;
+  let WIDTH = 700, HEIGHT = 380; // as wide as there is room: a unit is a pixel of the page
   const BANDS = ["u", "g", "r", "i", "z", "y"];
   const hidden = new Set();
   let shown = data.shown;
@@ -106,6 +107,8 @@
   }
 
   function draw() {
+    WIDTH = Math.max(280, Math.round(holder.clientWidth));
+    HEIGHT = Math.round(Math.min(420, Math.max(260, 0.6 * WIDTH)));
     const chosen = data.epochs.filter((e) => !hidden.has(e.band ?? "?")
       && (range === null || (e.midpointMjdTai >= range[0] && e.midpointMjdTai <= range[1])));
     const placed = chosen.map((epoch) => [epoch, place(epoch)]).filter(([, at]) => at !== null);
@@ -130,7 +133,7 @@
   }
 
   function drawAxes(svg, { t0, t1, low, high, x, y, isFlux }) {
-    const [times, tp] = ticks(t0, t1, 5);
+    const [times, tp] = ticks(t0, t1, WIDTH / 130);
     for (const t of times) {
       make("line", { class: "axis", x1: x(t), x2: x(t), y1: TOP, y2: HEIGHT - BOTTOM }, svg);
       make("text", { x: x(t), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, svg).textContent = t.toFixed(tp);
@@ -212,4 +215,8 @@
   });
   draw();
   legend();
+  let width = holder.clientWidth;
+  addEventListener("resize", () => {
+    if (holder.clientWidth !== width) { width = holder.clientWidth; draw(); }
+  });
 })();

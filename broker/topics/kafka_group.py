@@ -1,0 +1,153 @@
+"""Members of a consumer group: they share a topic's partitions, and Kafka keeps their progress."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import CommitFailedError, KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from broker.errors import ServiceError
+from broker.topics.kafka import to_message
+from broker.topics.topic import Message
+
+_MAX_BYTES = 48 << 20
+
+
+class KafkaGroup:
+    """One member of a consumer group, on one topic.
+
+    Parameters
+    ----------
+    bootstrap : str
+        `host:port` of a server.
+    topic : str
+        Its name in full.
+    group : str
+        The group's name: members of one group get different partitions.
+    start_ms : int
+        Where a partition begins that the group has never committed: 0 its first message, -1 its
+        end, else the first message not older. [ms since 1970]
+    timeout_s : float
+        How long to wait for an answer. [s]
+
+    Raises
+    ------
+    ServiceError
+        If the server does not answer or there is no such topic.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, group: str, *, start_ms: int, timeout_s: float = 30.0
+    ) -> None:
+        self._bootstrap, self._topic, self._start_ms = bootstrap, topic, start_ms
+        self._handled: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
+        self._begun: set[Any] = set()
+        try:
+            self._consumer: Any = KafkaConsumer(
+                bootstrap_servers=bootstrap,
+                bootstrap_timeout_ms=int(min(timeout_s, 10.0) * 1000),
+                client_id="nightjar-broker",
+                group_id=group,
+                enable_auto_commit=False,
+                allow_auto_create_topics=False,
+                auto_offset_reset="earliest" if start_ms >= 0 else "latest",
+                metrics_enabled=False,
+                fetch_max_bytes=_MAX_BYTES,
+                receive_message_max_bytes=4 * _MAX_BYTES,
+                max_poll_records=1000,
+            )
+            if topic not in self._consumer.topics():
+                self._consumer.close()
+                raise ServiceError(f"there is no topic {topic} on {bootstrap}", topic=topic)
+            self._consumer.subscribe([topic])
+        except (KafkaError, OSError) as error:
+            raise self._error(error) from error
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """Return what has come, after at most this long; it counts as handled when it is said."""
+        try:
+            records = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+            for part in self._look_at_assignment():
+                records.pop(part, None)
+        except (KafkaError, OSError) as error:
+            raise self._error(error) from error
+        return [to_message(record) for part in sorted(records) for record in records[part]]
+
+    def handled(self, message: Message) -> None:
+        """Take note that a message needs not come again; `commit` tells the server."""
+        if message.coordinate is not None:
+            self._handled[message.coordinate.partition] = message.coordinate.offset + 1
+
+    def commit(self) -> None:
+        """Tell the server what has been handled and wait for its answer.
+
+        A partition that has meanwhile gone to another member is left to it: what was handled and
+        not committed comes again there.
+        """
+        owned = {part.partition for part in self._consumer.assignment()}
+        new = {p: o for p, o in self._handled.items() if p in owned and self._committed.get(p) != o}
+        if not new:
+            return
+        offsets = {
+            TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1)
+            for p, offset in new.items()
+        }
+        try:
+            self._consumer.commit(offsets)
+        except CommitFailedError:
+            return
+        except (KafkaError, OSError) as error:
+            raise self._error(error) from error
+        self._committed |= new
+
+    def lag(self) -> int:
+        """Return how many messages of this member's partitions have not been handled."""
+        parts = self._consumer.assignment()
+        try:
+            ends = self._consumer.end_offsets(list(parts)) if parts else {}
+            places = {part: self._place(part) for part in parts}
+        except (KafkaError, OSError) as error:
+            raise self._error(error) from error
+        return int(sum(max(0, ends[part] - places[part]) for part in parts))
+
+    def close(self) -> None:
+        """Leave the group; what was handled and not committed comes again."""
+        self._consumer.close(autocommit=False)
+
+    def _place(self, part: Any) -> int:
+        handled = self._handled.get(part.partition)
+        return int(self._consumer.position(part)) if handled is None else handled
+
+    def _look_at_assignment(self) -> list[Any]:
+        """Put new partitions where they begin; return those whose records are to be read anew.
+
+        The client sees to partitions that the group has committed, and to both ends. Only it can
+        not be told in advance to begin at a time.
+        """
+        owned = set(self._consumer.assignment())
+        new, gone = owned - self._begun, self._begun - owned
+        self._begun = owned
+        for part in new | gone:
+            self._handled.pop(part.partition, None)
+            self._committed.pop(part.partition, None)
+        if self._start_ms <= 0:
+            return []
+        fresh = [part for part in new if self._consumer.committed(part) is None]
+        if fresh:
+            self._seek(
+                fresh, self._consumer.offsets_for_times(dict.fromkeys(fresh, self._start_ms))
+            )
+        return fresh
+
+    def _seek(self, parts: Any, found: Mapping[Any, Any]) -> None:
+        for part in parts:
+            at = found.get(part)
+            if at is None or at.offset < 0:
+                self._consumer.seek_to_end(part)
+            else:
+                self._consumer.seek(part, at.offset)
+
+    def _error(self, error: Exception) -> ServiceError:
+        return ServiceError(f"Kafka at {self._bootstrap}: {type(error).__name__} {error}")
