@@ -323,5 +323,5 @@ def test_the_next_night_goes_on_where_the_first_one_ended(demo, broker, topics):
         for alert in topics.packets("public.hosted-transient.slim").values()
         if alert["survey"] == "sim"
     ]
-    assert min(ages) == 0.0
+    assert min(ages) < 0.5
     assert max(ages) > 0.9, "objects of the first night are known in the second"
