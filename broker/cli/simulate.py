@@ -1,5 +1,6 @@
 """`broker simulate`: make a night of CCD images, or packets of a survey."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from broker.topics.topic import Message, Topics, TopicSettings
 from broker.types import IMAGES
 
 COLUMNS = ("night", "seed", "images", "megabytes", "injected", "templates", "catalog", "topic")
+FILE_COLUMNS = ("night", "seed", "images", "injected", "templates", "folder")
 PACKET_COLUMNS = ("survey", "packets", "megabytes", "to")
 _BATCH = 200
 
@@ -22,11 +24,23 @@ def _night_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         json_option,
         click.option(
+            "--out",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Write FITS files into this folder; nothing is published.",
+        ),
+        click.option(
             "--preset",
             type=click.Choice(["demo", "small", "test"]),
             default="demo",
             show_default=True,
             help="Size of the night: 48 or 16 images of 1024 × 1024, or 2 of 256 × 256.",
+        ),
+        click.option(
+            "--every-s",
+            type=click.FloatRange(0.0),
+            default=0.0,
+            show_default=True,
+            help="Seconds from one visit to the next; 0 publishes as fast as it draws.",
         ),
         click.option(
             "--night-index",
@@ -62,27 +76,53 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 @command.command()
 @_night_options
 @click.pass_context
-def night(ctx: click.Context, seed: int, night_index: int, preset: str, as_json: bool) -> None:
-    """Publish one night's images on the topic ccd-images.
+def night(
+    ctx: click.Context,
+    seed: int,
+    night_index: int,
+    preset: str,
+    every_s: float,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Publish one night's images on the topic ccd-images, or write them as FITS files.
 
     Templates and the reference catalogue of the same sky are installed before; the truth is written
-    for the final comparison.
+    for the final comparison. With --out they are all files in that folder: raw images, templates,
+    reference.parquet, truth.parquet. No server is needed then.
 
     Example: broker simulate night --seed 1 --night-index 0
     """
     from broker.cli.assemble import make_topics
 
+    if out is not None:
+        row = write_night(out, seed=seed, night_index=night_index, preset=preset)
+        emit_rows([row], FILE_COLUMNS, as_json=as_json)
+        return
     config = load(ctx)
     topics = make_topics(config)
     try:
-        row = publish_night(config, topics, seed=seed, night_index=night_index, preset=preset)
+        row = publish_night(
+            config,
+            topics,
+            seed=seed,
+            night_index=night_index,
+            preset=preset,
+            every_s=every_s,
+        )
     finally:
         topics.close()
     emit_rows([row], COLUMNS, as_json=as_json)
 
 
 def publish_night(
-    config: Config, topics: Topics, *, seed: int, night_index: int = 0, preset: str = "demo"
+    config: Config,
+    topics: Topics,
+    *,
+    seed: int,
+    night_index: int = 0,
+    preset: str = "demo",
+    every_s: float = 0.0,
 ) -> dict[str, Any]:
     """Install what comes before a night, publish its images, write its truth; say what was done."""
     from broker.simulation.observatory import simulate_night, write_truth
@@ -93,9 +133,11 @@ def publish_night(
     topic = config.the_run.internal_topic(IMAGES)
     topics.create(topic, TopicSettings(partitions=config.kafka.partitions))
     partitions = len(topics.ranges(topic))
-    truth, size = [], 0
+    truth, size, began = [], 0, time.monotonic()
     with progress("images", len(simulated)) as advance:
-        for exposure in simulated.exposures():
+        for number, exposure in enumerate(simulated.exposures()):
+            due = began + number // simulated.settings.detectors * every_s
+            time.sleep(max(0.0, due - time.monotonic()))
             # Detectors spread over the partitions evenly: each batch then takes whole visits.
             topics.send(topic, [exposure.message], exposure.detector % partitions)
             truth.append(exposure.truth)
@@ -111,6 +153,58 @@ def publish_night(
         "templates": version,
         "catalog": rows,
         "topic": topic,
+    }
+
+
+def write_night(
+    out: Path, *, seed: int, night_index: int = 0, preset: str = "demo"
+) -> dict[str, Any]:
+    """Write a night's raw images, templates, catalogue and truth as files; say what was done."""
+    import pyarrow as pa
+
+    from broker.imaging.fits import write_image, write_raw
+    from broker.imaging.tables import write_table
+    from broker.simulation.observatory import (
+        count_templates,
+        make_templates,
+        reference_catalog,
+        simulate_night,
+    )
+    from broker.simulation.settings import PRESETS
+    from broker.simulation.truth import truth_of
+
+    settings = PRESETS[preset]
+    simulated = simulate_night(seed=seed, night_index=night_index, settings=settings)
+    truth = []
+    with progress("images", len(simulated)) as advance:
+        for visit in simulated.visits:
+            for detector in range(settings.detectors):
+                drawn = simulated.draw(visit, detector)
+                field = settings.fields[visit.field].name
+                name = f"{field}-{detector}-{visit.band}-{visit.visit}.fits"
+                write_raw(out / "raw" / name, drawn.raw)
+                truth.append(truth_of(seed, settings, drawn))
+                advance(1)
+    with progress("templates", count_templates(settings)) as advance:
+        places = [
+            (f.name, d, b)
+            for f in settings.fields
+            for d in range(settings.detectors)
+            for b in settings.bands
+        ]
+        made = make_templates(seed, settings, advance=advance)
+        for (field, detector, band), image in zip(places, made, strict=True):
+            write_image(out / "templates" / f"{field}-{detector}-{band}.fits", image)
+    write_table(out / "reference.parquet", reference_catalog(seed, settings))
+    table = pa.concat_tables(truth)
+    write_table(out / "truth.parquet", table)
+    return {
+        "night": simulated.night,
+        "seed": seed,
+        "images": len(simulated),
+        "injected": len(table),
+        "templates": len(places),
+        "folder": str(out),
     }
 
 

@@ -1,0 +1,23 @@
+"""Compiles the image loops into the cache that Spark's workers share: once a machine.
+
+Run as `python -m broker.ops.warm_up` with NUMBA_CACHE_DIR set, before images come; each worker
+would otherwise compile for itself while images wait.
+"""
+
+from broker.detection.dia import difference_and_detect
+from broker.imaging.message import decode_image
+from broker.imaging.templates import Template
+from broker.simulation.observatory import make_template, simulate_night
+from broker.simulation.settings import TEST
+
+
+def warm_up() -> int:
+    """Draw a small image, subtract its template, detect; return the number of diaSources."""
+    template = make_template(1, TEST, 0, 0, TEST.bands[0])
+    exposure = next(simulate_night(seed=1, settings=TEST).exposures())
+    image = decode_image(exposure.message.value or b"")
+    return difference_and_detect(image, Template(template, "warm-up")).sources.num_rows
+
+
+if __name__ == "__main__":
+    warm_up()
