@@ -100,6 +100,27 @@ def difference_and_detect(
     difference = subtract_template(
         image, template, cell_px=chosen.cell_px, model_error=chosen.model_error
     )
+    return detect_on_difference(difference, template.version, settings=chosen)
+
+
+def detect_on_difference(
+    difference: Difference, version: str, *, settings: DiaSettings | None = None
+) -> DiaResult:
+    """Find what changed on a difference that is already made, and measure it.
+
+    Parameters
+    ----------
+    difference : Difference
+    version : str
+        Of the template; it is written on every source.
+    settings : DiaSettings, optional
+
+    Raises
+    ------
+    AlertError
+        If there are so many differences that the subtraction must have failed.
+    """
+    chosen = settings or DiaSettings()
     peaks = detect(
         difference.pixels,
         difference.detection_variance,
@@ -114,7 +135,7 @@ def difference_and_detect(
             "match",
             nSources=len(peaks),
         )
-    sources = _measure(difference, peaks, template.version, chosen)
+    sources = _measure(difference, peaks, version, chosen)
     scorecard = difference.scorecard | {
         "limitingMag": _limiting_mag(difference),
         "nSources": len(peaks),

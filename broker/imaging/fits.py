@@ -287,7 +287,7 @@ def to_image(frame: Frame, defaults: Defaults | None = None) -> Image:
         unknown = ~(np.isfinite(variance) & (variance > 0.0))
         set_plane(mask, MaskPlane.NO_DATA, unknown)
         variance = np.where(unknown, np.float32(0.0), variance)
-    sigma = words.positive(frame.header, words.SEEING_PX)
+    sigma = words.positive(frame.header, words.PSF_SIGMA)
     meta = _meta(frame.header) | {"psfKnown": sigma is not None}
     if frame.wcs_error_px > 0.0:
         meta["wcsErrorPx"] = frame.wcs_error_px
@@ -351,7 +351,9 @@ def write_image(path: Path, image: Image) -> None:
     from astropy.io import fits
 
     header = header_of(image.calibration, image.wcs, image.psf)
-    header["BUNIT"] = "adu"
+    header["BUNIT"] = image.meta.get("unit", "adu")
+    if not image.meta.get("psfKnown", True):
+        del header["PSFSIGMA"]
     if image.meta:
         header["BRKMETA"] = json.dumps(image.meta, sort_keys=True)
     planes = {f"HIERARCH MP_{n}": p.bit_length() - 1 for n, p in PLANE_NAMES.items()}

@@ -1,0 +1,290 @@
+"""`broker image`: your own FITS files reduced, searched, measured, subtracted and stacked."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.cli.output import emit_rows, json_option, progress
+from broker.errors import AlertError, BrokerError
+
+_BAD_DATA = 20
+_files = click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
+)
+_out = click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the results; made if it is not there.",
+)
+_table = click.option(
+    "--format",
+    "table",
+    type=click.Choice(["parquet", "csv", "vot", "fits"]),
+    default="parquet",
+    show_default=True,
+    help="Of tables; vot is VOTable.",
+)
+_threshold = click.option(
+    "--threshold",
+    type=click.FloatRange(3.0),
+    default=5.0,
+    show_default=True,
+    help="Least signal to noise of a source.",
+)
+_image = click.option(
+    "--image-format",
+    "image",
+    type=click.Choice(["fits", "fits.gz", "fits.fz"]),
+    default="fits",
+    show_default=True,
+    help="Of images; fits.fz is tile-compressed without loss.",
+)
+
+
+def _default_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for name, words in (
+        ("--exposure-s", "Exposure time [s]"),
+        ("--saturation", "Counts at which a pixel is full [ADU]"),
+        ("--zero-point", "AB magnitude of one count [mag]"),
+        ("--read-noise", "Read noise [e-]"),
+        ("--gain", "Electrons of one count [e-/ADU]"),
+    ):
+        function = click.option(name, type=float, help=f"{words}, where a header has none.")(
+            function
+        )
+    return click.option("--band", help="Passband, where a header has none that is known.")(function)
+
+
+@click.group()
+def command() -> None:
+    """Work on FITS files: plain, gzipped, tile-compressed, with one image or several.
+
+    A file that cannot be used is reported and the others go on; the exit code is then 20.
+
+    Example: broker image detect night/*.fits --out tables
+    """
+
+
+@command.command("reduce")
+@_files
+@_out
+@click.option("--bias", type=click.Path(path_type=Path), help="Master bias.")
+@click.option("--dark", type=click.Path(path_type=Path), help="Master dark.")
+@click.option("--flat", type=click.Path(path_type=Path), help="Master flat.")
+@click.option("--snaps", is_flag=True, help="FILES are pairs of snaps: add and clean each pair.")
+@_image
+@_default_options
+@json_option
+def reduce_(
+    files: tuple[Path, ...],
+    out: Path,
+    bias: Path | None,
+    dark: Path | None,
+    flat: Path | None,
+    snaps: bool,
+    image: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Take overscan, bias, dark, flat and gain out of raw images.
+
+    Amplifiers in extensions (DATASEC, BIASSEC, DETSEC) are put together. Writes
+    NAME-reduced.fits, in electrons, with variance and mask.
+
+    Example: broker image reduce raw/*.fits --bias bias.fits --flat flat.fits --out reduced
+    """
+    from broker.ops import image_files
+
+    masters = image_files.read_masters(bias, dark, flat)
+    choices = image_files.Choices(out, _defaults(given), image=f".{image}")
+    columns = ["images", "background", "badPixels", "saturatedPixels"]
+    if not snaps:
+        _each(files, lambda p: image_files.reduce_file(p, masters, choices), columns, as_json)
+        return
+    if len(files) % 2:
+        raise click.UsageError(f"--snaps needs pairs of files; there are {len(files)}")
+    second = dict(zip(files[::2], files[1::2], strict=True))
+    _each(
+        files[::2],
+        lambda p: image_files.reduce_pair((p, second[p]), masters, choices),
+        [*columns, "cosmicRayPixels"],
+        as_json,
+    )
+
+
+@command.command()
+@click.argument("kind", type=click.Choice(["bias", "dark", "flat"]))
+@_files
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the master calibration.",
+)
+@click.option("--bias", type=click.Path(path_type=Path), help="Master bias, for darks and flats.")
+@click.option("--dark", type=click.Path(path_type=Path), help="Master dark, for flats.")
+@_default_options
+@json_option
+def master(
+    kind: str,
+    files: tuple[Path, ...],
+    out: Path,
+    bias: Path | None,
+    dark: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Make a master bias, dark or flat from a sequence of exposures.
+
+    Example: broker image master flat flats/*.fits --bias bias.fits --out flat.fits
+    """
+    from broker.ops import image_files, image_masters
+
+    masters = image_files.read_masters(bias, dark, None)
+    frames: list[Any] = []
+
+    def read(path: Path) -> dict[str, Any]:
+        frames.append(image_masters.calibration_frame(path, kind, masters, _defaults(given)))
+        return {"level": frames[-1].level}
+
+    failed = _each(files, read, ["level"], as_json, stop=False)
+    image_masters.write(out, kind, frames)
+    if failed:
+        sys.exit(_BAD_DATA)
+
+
+@command.command()
+@_files
+@_out
+@_table
+@_threshold
+@_default_options
+@json_option
+def detect(
+    files: tuple[Path, ...],
+    out: Path,
+    table: str,
+    threshold: float,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Find and measure the sources of images: PSF flux, place, shape, flags.
+
+    The sky is subtracted, the PSF measured from the stars. Writes NAME-sources.parquet.
+
+    Example: broker image detect reduced/*.fits --out tables --format csv
+    """
+    from broker.ops import image_files
+
+    choices = image_files.Choices(out, _defaults(given), table=f".{table}", threshold=threshold)
+    columns = ["images", "sources", "seeing", "limitingMag", "background", "psfStars"]
+    _each(files, lambda p: image_files.detect_file(p, choices), columns, as_json)
+
+
+@command.command()
+@click.argument("new", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("template", type=click.Path(path_type=Path, dir_okay=False))
+@_out
+@_table
+@_image
+@_threshold
+@_default_options
+@json_option
+def difference(
+    new: Path,
+    template: Path,
+    out: Path,
+    table: str,
+    image: str,
+    threshold: float,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Subtract a template from a new image and measure what changed.
+
+    The template is moved onto the new image's pixels and matched in seeing. Writes
+    NAME-difference.fits and NAME-diasources.parquet.
+
+    Example: broker image difference new.fits template.fits --out changed
+    """
+    from broker.ops import image_files
+
+    choices = image_files.Choices(out, _defaults(given), f".{table}", f".{image}", threshold)
+    columns = ["sources", "reliable", "seeing", "limitingMag", "kernelStars", "kernelSum"]
+    _each((new,), lambda p: image_files.difference_file(p, template, choices), columns, as_json)
+
+
+@command.command()
+@_files
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of the coadd: .fits, .fits.gz or .fits.fz.",
+)
+@_default_options
+@json_option
+def coadd(files: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
+    """Stack images of one band on the pixels of the first: clipped, weighted by their noise.
+
+    Example: broker image coadd reduced/*.fits --out template.fits
+    """
+    from broker.ops import image_files
+
+    images: list[Any] = []
+
+    def read(path: Path) -> dict[str, Any]:
+        images.append(image_files.read_calibrated(path, _defaults(given)))
+        return {"band": images[-1].band, "seeing": images[-1].fwhm_arcsec}
+
+    failed = _each(files, read, ["band", "seeing"], as_json=False, stop=False, silent=as_json)
+    if not images:
+        raise AlertError("no image can be used")
+    row = image_files.write_coadd(images, out) | {"file": str(out), "left out": failed}
+    columns = ["file", "images", "left out", "band", "exposureS", "seeing", "covered"]
+    emit_rows([row], columns, as_json=as_json)
+    if failed:
+        sys.exit(_BAD_DATA)
+
+
+def _defaults(given: dict[str, Any]) -> Any:
+    from broker.imaging.fits import Defaults
+
+    return Defaults(**{name: value for name, value in given.items() if value is not None})
+
+
+def _each(
+    files: Sequence[Path],
+    work: Callable[[Path], dict[str, Any]],
+    columns: Sequence[str],
+    as_json: bool,
+    *,
+    stop: bool = True,
+    silent: bool = False,
+) -> int:
+    """Do the work for each file, print a row each, return how many failed."""
+    rows = []
+    with progress("files", len(files)) as advance:
+        for path in files:
+            try:
+                row = {"file": str(path), "status": "ok"} | work(path)
+            except BrokerError as error:
+                if not isinstance(error, AlertError):
+                    raise
+                row = {"file": str(path), "status": "failed", "reason": error.message}
+            except Exception as error:  # noqa: BLE001 - one file must not stop the others
+                reason = f"{type(error).__name__}: {error}"
+                row = {"file": str(path), "status": "failed", "reason": reason}
+            rows.append(row)
+            advance(1)
+    failed = sum(row["status"] == "failed" for row in rows)
+    if not silent:
+        shown = ["file", "status", *columns, *(["reason"] if failed or as_json else [])]
+        emit_rows(rows, shown, as_json=as_json)
+    if failed and stop:
+        sys.exit(_BAD_DATA)
+    return failed

@@ -1,0 +1,177 @@
+"""A person's own FITS files go in, images and tables that others read come out."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from click.testing import CliRunner
+
+from broker.cli.main import cli
+from broker.errors import AlertError
+from broker.imaging.fits import read_image
+from broker.imaging.image import Calibration
+from broker.imaging.mask import MaskPlane
+from broker.imaging.psf import GaussianPsf
+from broker.imaging.wcs import Wcs
+from broker.simulation.kernels import add_gaussians
+
+SIDE, GAIN, READ, SKY = 200, 1.6, 7.0, 300.0
+WCS_HERE = Wcs.from_scale(150.1, 2.2, scale_arcsec=0.25, crpix=(99.5, 99.5))
+STARS = np.random.default_rng(4)
+X, Y = STARS.uniform(12, SIDE - 13, (2, 25))
+ELECTRONS = 10 ** STARS.uniform(3.8, 5.0, 25)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["image", *(str(a) for a in arguments)])
+
+
+def rows(done):
+    return json.loads(done.stdout)
+
+
+def expose(path, *, seed, sigma=1.9, sources=True, extra=(), hit=None, flat=1.0, **keys):
+    """A raw file with a bias of 1000, stars, and whatever else is asked for."""
+    rng = np.random.default_rng(seed)
+    light = np.full((SIDE, SIDE), SKY, np.float32)
+    if sources:
+        width = np.full(25, sigma)
+        add_gaussians(light, X, Y, ELECTRONS, width, width, 0.01)
+    for x, y, flux in extra:
+        one = np.array([sigma])
+        add_gaussians(light, np.array([x]), np.array([y]), np.array([flux]), one, one, 0.01)
+    electrons = rng.poisson(light * flat) + rng.normal(0.0, READ, light.shape)
+    if hit is not None:
+        electrons[hit] += 3000.0
+    header = fits.Header(
+        WCS_HERE.header()
+        | {"GAIN": GAIN, "RDNOISE": READ, "BIASLVL": 1000.0, "SATURATE": 60_000.0}
+        | {"EXPTIME": 30.0, "FILTER": "r", "MAGZP": 27.0, "MJD-OBS": 60990.0}
+        | keys
+    )
+    counts = np.rint(electrons / GAIN + 1000.0).astype(np.uint16)
+    fits.PrimaryHDU(counts, header).writeto(path)
+    return path
+
+
+def test_raw_files_become_images_in_electrons_and_a_bad_file_stops_no_other(tmp_path):
+    good = [expose(tmp_path / f"r{k}.fits", seed=k) for k in range(2)]
+    (tmp_path / "bad.fits").write_bytes(b"not an image")
+
+    done = run("reduce", good[0], tmp_path / "bad.fits", good[1], "--out", tmp_path, "--json")
+
+    assert done.exit_code == 20
+    assert [row["status"] for row in rows(done)] == ["ok", "failed", "ok"]
+    assert "no whole FITS file" in rows(done)[1]["reason"]
+    image = read_image(tmp_path / "r1-reduced.fits")
+    assert np.median(image.pixels) == pytest.approx(SKY, abs=1.0)
+    assert image.zero_point == pytest.approx(27.0 + 2.5 * np.log10(GAIN))
+    assert image.gain == 1.0
+
+
+def test_masters_flatten_what_they_were_made_from(tmp_path):
+    shape = 1.0 + 0.1 * np.sin(np.arange(SIDE) / 15.0)[:, None] * np.ones((1, SIDE))
+    flats = []
+    for k in range(5):
+        light = np.random.default_rng(k).poisson(20_000.0 * shape).astype(np.float32) / GAIN
+        path = tmp_path / f"f{k}.fits"
+        header = fits.Header({"GAIN": GAIN, "BIASLVL": 1000.0})
+        fits.PrimaryHDU(np.rint(light + 1000.0).astype(np.uint16), header).writeto(path)
+        flats.append(path)
+    raw = expose(tmp_path / "r.fits", seed=9, sources=False, flat=shape)
+
+    assert run("master", "flat", *flats, "--out", tmp_path / "flat.fits").exit_code == 0
+    done = run("reduce", raw, "--flat", tmp_path / "flat.fits", "--out", tmp_path)
+
+    assert done.exit_code == 0
+    rows_mean = read_image(tmp_path / "r-reduced.fits").pixels.mean(axis=1)
+    # 200 pixels a row: 19 electrons of noise each, and half a percent of the flat's.
+    assert np.std(rows_mean - rows_mean.mean()) < 1.5 * 19.0 / np.sqrt(SIDE)
+
+
+@pytest.mark.parametrize("ending", ["csv", "vot"])
+def test_sources_are_found_and_their_table_opens_elsewhere(tmp_path, ending):
+    raw = expose(tmp_path / "r.fits", seed=1)
+    run("reduce", raw, "--out", tmp_path)
+
+    done = run("detect", tmp_path / "r-reduced.fits", "--out", tmp_path, "--format", ending)
+
+    assert done.exit_code == 0
+    form = {"csv": "ascii.csv", "vot": "votable"}[ending]
+    table = Table.read(tmp_path / f"r-reduced-sources.{ending}", format=form)
+    gap = np.hypot(np.asarray(table["x"])[:, None] - X, np.asarray(table["y"])[:, None] - Y)
+    assert np.mean(gap.min(axis=0) < 1.0) > 0.9
+    assert (gap.min(axis=1) < 3.0).mean() > 0.95
+
+
+def test_what_is_new_is_found_on_the_difference(tmp_path):
+    for k in range(4):
+        expose(tmp_path / f"t{k}.fits", seed=k, sigma=1.7)
+        run("reduce", tmp_path / f"t{k}.fits", "--out", tmp_path)
+    expose(tmp_path / "new.fits", seed=50, extra=[(60.3, 120.7, 6000.0)])
+    run("reduce", tmp_path / "new.fits", "--out", tmp_path)
+    parts = [tmp_path / f"t{k}-reduced.fits" for k in range(4)]
+
+    stacked = run("coadd", *parts, "--out", tmp_path / "deep.fits", "--json")
+    done = run("difference", tmp_path / "new-reduced.fits", tmp_path / "deep.fits",
+               "--out", tmp_path, "--json")  # fmt: skip
+
+    assert rows(stacked)[0]["images"] == 4
+    assert rows(done)[0]["status"] == "ok"
+    found = pq.read_table(tmp_path / "new-reduced-diasources.parquet")
+    ra, dec = WCS_HERE.pixel_to_sky(60.3, 120.7)
+    near = np.hypot(found["ra"].to_numpy() - ra, found["dec"].to_numpy() - dec) * 3600.0 < 0.25
+    assert near.sum() == 1
+    expected = 6000.0 / GAIN * 10 ** ((31.4 - 27.0) / 2.5)
+    flux, error = (float(found[c].to_numpy()[near][0]) for c in ("psfFlux", "psfFluxErr"))
+    assert flux == pytest.approx(expected, abs=4.0 * error)
+    assert (tmp_path / "new-reduced-difference.fits").is_file()
+
+
+def test_a_pair_of_snaps_is_added_without_its_cosmic_ray(tmp_path):
+    one = expose(tmp_path / "a.fits", seed=1, hit=(slice(50, 51), slice(30, 60)))
+    two = expose(tmp_path / "b.fits", seed=2)
+
+    done = run("reduce", one, two, "--snaps", "--out", tmp_path, "--json")
+
+    assert done.exit_code == 0
+    image = read_image(tmp_path / "a-reduced.fits")
+    assert rows(done)[0]["cosmicRayPixels"] == pytest.approx(30, abs=2)
+    assert image.is_masked(MaskPlane.INTERPOLATED)[50, 30:60].all()
+    assert image.exposure_s == 60.0
+    assert np.median(image.pixels) == pytest.approx(2 * SKY, abs=2.0)
+
+
+def test_an_image_without_a_zero_point_asks_for_one(tmp_path):
+    raw = expose(tmp_path / "r.fits", seed=1)
+    with fits.open(raw, mode="update") as units:
+        del units[0].header["MAGZP"]
+
+    done = run("difference", raw, raw, "--out", tmp_path, "--json")
+
+    assert done.exit_code == 20
+    assert "--zero-point" in rows(done)[0]["reason"]
+
+
+def test_nothing_to_stack_is_an_error(tmp_path):
+    (tmp_path / "bad.fits").write_bytes(b"")
+
+    done = run("coadd", tmp_path / "bad.fits", "--out", tmp_path / "c.fits")
+
+    assert isinstance(done.exception, AlertError)
+
+
+def test_a_night_can_be_written_as_files_without_a_server(tmp_path):
+    done = CliRunner().invoke(
+        cli, ["simulate", "night", "--preset", "test", "--out", str(tmp_path), "--json"]
+    )
+
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "raw").glob("*.fits"))) == 2
+    template = read_image(next((tmp_path / "templates").glob("*.fits")))
+    assert template.meta["nVisits"] == 3
+    assert isinstance(template.calibration, Calibration)
+    assert isinstance(template.psf, GaussianPsf)

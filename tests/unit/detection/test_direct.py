@@ -1,0 +1,120 @@
+"""Sources of a direct image are measured at the noise's limit, with the PSF of its stars."""
+
+import numpy as np
+import pytest
+
+from broker.detection.direct import SOURCES, detect_sources
+from broker.detection.psf_fit import fit_psf
+from broker.errors import AlertError
+from broker.imaging.image import Calibration, Image
+from broker.imaging.mask import MaskPlane, empty_mask
+from broker.imaging.psf import GaussianPsf
+from broker.imaging.wcs import Wcs
+from broker.simulation.kernels import add_gaussians
+
+SIDE, SKY, READ = 700, 400.0, 6.0
+WCS_HERE = Wcs.from_scale(10.0, -30.0, scale_arcsec=0.25, crpix=(350.0, 350.0))
+
+
+def width_at(x, y):
+    """Twelve percent from side to side."""
+    return 1.9 * (1.0 + 0.06 * ((2 * x + 1) / SIDE - 1.0) - 0.03 * ((2 * y + 1) / SIDE - 1.0))
+
+
+def field(seed, *, n=300, guess=2.5, galaxies=0, known=False):
+    rng = np.random.default_rng(seed)
+    side = int(np.ceil(np.sqrt(n)))
+    grid = (np.arange(side) + 0.5) * SIDE / side
+    x, y = (g.ravel()[:n] + rng.uniform(-6, 6, n) for g in np.meshgrid(grid, grid))
+    electrons = 10 ** rng.uniform(3.3, 5.2, n)
+    width = width_at(x, y)
+    size = np.where(np.arange(n) < galaxies, np.hypot(width, 2.0), width)
+    light = np.full((SIDE, SIDE), SKY, np.float32)
+    add_gaussians(light, x, y, electrons, size, size, 0.01)
+    pixels = (rng.poisson(light) + rng.normal(0.0, READ, light.shape)).astype(np.float32)
+    calibration = Calibration(1, 0, "r", 60000.0, 30.0, 27.0, 1.0, READ, 1e9)
+    variance = np.full(pixels.shape, SKY + READ**2, np.float32)
+    image = Image(pixels, variance, empty_mask((SIDE, SIDE)), WCS_HERE, GaussianPsf(guess),
+                  calibration, {"psfKnown": known})  # fmt: skip
+    return image, x, y, electrons, size
+
+
+@pytest.fixture(scope="module")
+def measured():
+    image, x, y, electrons, _ = field(1)
+    return detect_sources(image), x, y, electrons
+
+
+def test_the_psf_and_its_variation_are_measured():
+    image, *_ = field(2, galaxies=90)
+    clean = image.with_arrays(pixels=image.pixels - np.float32(SKY))
+
+    model = fit_psf(clean)
+
+    x, y = np.meshgrid(np.linspace(40, SIDE - 40, 7), np.linspace(40, SIDE - 40, 7))
+    error = model.sigma_at(x.ravel(), y.ravel()) / width_at(x, y).ravel() - 1.0
+    assert np.abs(error).max() < 0.01
+    assert model.n_stars >= 80
+    assert model.elongation < 1.05
+
+
+def test_bright_point_sources_are_good_to_a_hundredth_of_a_magnitude(measured):
+    result, x, y, electrons = measured
+    found_x, found_y = result.sources["x"].to_numpy(), result.sources["y"].to_numpy()
+    gap = np.hypot(found_x[:, None] - x, found_y[:, None] - y)
+    nearest = gap.argmin(axis=0)
+    close = gap.min(axis=0) < 1.0
+    counts = result.sources["counts"].to_numpy()[nearest]
+    error = result.sources["countsErr"].to_numpy()[nearest]
+    bright = close & (electrons / error > 150.0)
+
+    offset = -2.5 * np.log10(counts[bright] / electrons[bright])
+    assert close.mean() > 0.97
+    assert bright.sum() > 50
+    assert np.sqrt(np.mean(offset**2)) < 0.010
+    place = np.hypot(found_x[nearest] - x, found_y[nearest] - y)[bright]
+    assert np.sqrt(np.mean(place**2) / 2.0) < 0.02
+
+
+def test_errors_are_honest_for_faint_sources(measured):
+    result, x, y, electrons = measured
+    sources = result.sources
+    gap = np.hypot(sources["x"].to_numpy()[:, None] - x, sources["y"].to_numpy()[:, None] - y)
+    k, close = gap.argmin(axis=0), gap.min(axis=0) < 1.0
+    faint = close & (electrons < 10**4.3) & (electrons > 10**3.5)
+    pull = (sources["counts"].to_numpy()[k] - electrons) / sources["countsErr"].to_numpy()[k]
+    n = faint.sum()
+
+    # Rms of n pulls: 1 within four of its own sigma.
+    assert np.std(pull[faint]) == pytest.approx(1.0, abs=4.0 / np.sqrt(2 * n))
+
+
+def test_stars_and_galaxies_differ_in_size():
+    image, x, y, electrons, size = field(3, galaxies=150)
+    sources = detect_sources(image).sources
+    gap = np.hypot(sources["x"].to_numpy()[:, None] - x, sources["y"].to_numpy()[:, None] - y)
+    k, close = gap.argmin(axis=0), gap.min(axis=0) < 1.0
+    ratio = sources["sizeRatio"].to_numpy()[k]
+    bright = close & (electrons > 10**4.3)
+    is_galaxy = size > width_at(x, y) + 1e-6
+
+    assert np.mean((ratio[bright] > 1.15) == is_galaxy[bright]) > 0.98
+
+
+def test_an_image_without_stars_needs_a_known_psf():
+    empty, *_ = field(4, n=1)
+    pixels = np.random.default_rng(1).normal(SKY, 20.0, empty.shape).astype(np.float32)
+    known = Image(pixels, empty.variance, empty.mask, empty.wcs, empty.psf, empty.calibration)
+
+    assert detect_sources(known).sources.schema == SOURCES
+    with pytest.raises(AlertError, match="isolated stars"):
+        detect_sources(Image(pixels, empty.variance, empty.mask, empty.wcs, empty.psf,
+                             empty.calibration, {"psfKnown": False}))  # fmt: skip
+
+
+def test_an_image_that_is_all_masked_is_refused():
+    image, *_ = field(5, n=9)
+    mask = image.mask | np.uint16(MaskPlane.BAD)
+
+    with pytest.raises(AlertError, match="masked"):
+        detect_sources(image.with_arrays(mask=mask))
