@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from broker.catalog.healpix import FINEST_ORDER, Floats, Pixels, neighbourhood, on_sky, pixels_of
+from broker.catalog.healpix import FINEST_ORDER, Floats, Pixels, near_pixels, on_sky
 from broker.catalog.motion import moved, years_between
 from broker.catalog.partition import Layer, Rows
 from broker.units import FloatArray, separation_arcsec
@@ -39,11 +39,14 @@ class Positions:
 
 def positions(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike | None = None) -> Positions:
     """Return positions [deg], measured at MJDs (TAI) where given, ready to be looked for."""
+    from broker.catalog._search import finest_pixels
+
     ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
     place = np.flatnonzero(on_sky(ra, dec))
     when = None if mjd is None else np.asarray(mjd, dtype=np.float64)
-    pixels = pixels_of(ra[place], dec[place]) if place.size else np.empty(0, np.uint64)
-    return Positions(ra, dec, when, place, pixels)
+    if place.size < ra.size:
+        return Positions(ra, dec, when, place, finest_pixels(ra[place], dec[place]))
+    return Positions(ra, dec, when, place, finest_pixels(ra, dec))
 
 
 def nearest(
@@ -158,6 +161,6 @@ def _candidates(rows: Rows, layer: Layer, at: Positions) -> tuple[_Ints, _Ints]:
     from broker.catalog._search import pairs_in_pixels
 
     shift = 2 * (FINEST_ORDER - layer.order)
-    around = neighbourhood(at.pixels >> np.uint64(shift), layer.order)
+    around = near_pixels(at.pixels >> np.uint64(shift), layer.order)
     position, row = pairs_in_pixels(rows.pixels[layer.first : layer.end], around, shift)
     return at.place[position], row + layer.first

@@ -95,6 +95,17 @@ def neighbourhood(pixels: Pixels, order: int) -> NDArray[np.int64]:
     return around
 
 
+def near_pixels(pixels: Pixels, order: int) -> NDArray[np.int64]:
+    """Return what `neighbourhood` does, columns in any order, faster for a few hundred pixels."""
+    from broker.catalog._search import inner_neighbourhood
+
+    around: NDArray[np.int64] = inner_neighbourhood(pixels, order)
+    rim = np.flatnonzero(around[:, 0] == -2)
+    if rim.size:
+        around[rim] = neighbourhood(pixels[rim], order)
+    return around
+
+
 def pixels_in_cone(ra: float, dec: float, radius_arcsec: float) -> tuple[Pixels, Pixels]:
     """Return ranges of pixels of order 29 that cover a cone, some a little outside it.
 

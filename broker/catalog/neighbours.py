@@ -8,7 +8,7 @@ from broker.catalog.crossmatch import Positions, positions
 from broker.catalog.healpix import (
     FINEST_ORDER,
     Floats,
-    neighbourhood,
+    near_pixels,
     order_for_radius,
     pixels_in_cone,
 )
@@ -62,7 +62,7 @@ def _pairs(
         from broker.catalog._search import pairs_in_pixels
 
         shift = 2 * (FINEST_ORDER - order)
-        around = neighbourhood(at.pixels >> np.uint64(shift), order)
+        around = near_pixels(at.pixels >> np.uint64(shift), order)
         position, row = pairs_in_pixels(rows.pixels[layer.first : layer.end], around, shift)
         position, row = at.place[position], row + layer.first
     separation = separation_arcsec(
