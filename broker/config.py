@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from broker.errors import ConfigError
-from broker.types import Run
+from broker.types import LIVE, Run
 
 _PREFIX = "BROKER_"
 
@@ -87,7 +87,7 @@ class CatalogConfig:
     """Reference catalogues."""
 
     path: str = ""
-    """Folder of catalogues; empty means `catalogs` under `home`."""
+    """Folder of catalogues; empty means `catalogs/<run>` under `home`, or `catalogs/live`."""
 
 
 @dataclass(frozen=True)
@@ -180,13 +180,21 @@ class Config:
 
     @property
     def catalog_path(self) -> Path:
-        """Folder of the reference catalogues."""
-        return Path(self.catalog.path) if self.catalog.path else self.home / "catalogs"
+        """Folder of the reference catalogues: the run's own if it has one, else those of `live`."""
+        if self.catalog.path:
+            return Path(self.catalog.path)
+        own = self.run_path("catalogs")
+        return own if own.is_dir() else self.home / "catalogs" / LIVE
 
     @property
     def archive_path(self) -> Path:
         """Folder of the archive; each run has a folder of its own in it."""
         return Path(self.archive.path) if self.archive.path else self.home / "archive"
+
+    @property
+    def filters_path(self) -> Path:
+        """Folder of the filters that users gave as one expression."""
+        return self.home / "filters"
 
     def run_path(self, kind: str) -> Path:
         """Folder for one kind of data of this run: `checkpoints`, `templates`, `truth`."""

@@ -1,5 +1,6 @@
 """`broker demo`: a small simulated night, from the sky to the topics, and its report."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import click
 from broker.cli.assemble import make_tables, make_topics
 from broker.cli.main import load
 from broker.cli.output import emit_json, json_option
+from broker.cli.simulate import own_catalogs
 from broker.config import Config
 from broker.errors import ServiceError
 from broker.topics.topic import Message, Topics, TopicSettings
@@ -61,6 +63,7 @@ def command(ctx: click.Context, packets_path: Path | None, preset: str, as_json:
         up(config)
     topics, tables = make_topics(config), make_tables(config)
     try:
+        own_catalogs(config).mkdir(parents=True, exist_ok=True)  # before a query looks for it
         marks = take_marks(config, topics)
         night_index = _next_night(config)
         sent = _send_packets(config, topics, packets_path, night_index)
@@ -148,15 +151,21 @@ class _Simulation:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self._is_held = True
 
     def is_complete(self) -> bool:
-        """Whether all images are published.
+        """Whether all images are published; the first question, when queries run, lets them go.
 
         Raises
         ------
         ServiceError
             If the simulator failed.
         """
+        if self._is_held and self._process.stdin is not None:
+            self._is_held = False
+            with contextlib.suppress(BrokenPipeError):  # it has failed: its exit code says so
+                self._process.stdin.write("\n")
+                self._process.stdin.flush()
         code = self._process.poll()
         if code:
             raise ServiceError(f"the simulator ended with {code}: {self._errors()}")
@@ -184,7 +193,8 @@ def _simulation(
         command += ["--run", given["run_name"]]
     command += ["simulate", "night", "--night-index", str(night_index), "--preset", preset]
     process = subprocess.Popen(
-        [*command, "--every-s", str(_EVERY_S), "--json"],
+        [*command, "--every-s", str(_EVERY_S), "--hold", "--json"],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

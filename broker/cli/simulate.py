@@ -1,5 +1,6 @@
 """`broker simulate`: make a night of CCD images, or packets of a survey."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,11 @@ def _night_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="demo",
             show_default=True,
             help="Size of the night: 48 or 16 images of 1024 × 1024, or 2 of 256 × 256.",
+        ),
+        click.option(
+            "--hold",
+            is_flag=True,
+            help="Wait for a line on standard input before the first image is published.",
         ),
         click.option(
             "--every-s",
@@ -82,6 +88,7 @@ def night(
     night_index: int,
     preset: str,
     every_s: float,
+    hold: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -109,6 +116,7 @@ def night(
             night_index=night_index,
             preset=preset,
             every_s=every_s,
+            ready=sys.stdin.readline if hold else lambda: None,
         )
     finally:
         topics.close()
@@ -123,8 +131,21 @@ def publish_night(
     night_index: int = 0,
     preset: str = "demo",
     every_s: float = 0.0,
+    ready: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Install what comes before a night, publish its images, write its truth; say what was done."""
+    """Install what comes before a night, publish its images, write its truth; say what was done.
+
+    Parameters
+    ----------
+    config, topics : Config, Topics
+        Where.
+    seed, night_index, preset
+        Which night.
+    every_s : float
+        Time from one visit to the next. [s]
+    ready : callable
+        Called before the first image is published; returns when it may be.
+    """
     from broker.simulation.observatory import simulate_night, write_truth
     from broker.simulation.settings import PRESETS
 
@@ -133,6 +154,7 @@ def publish_night(
     topic = config.the_run.internal_topic(IMAGES)
     topics.create(topic, TopicSettings(partitions=config.kafka.partitions))
     partitions = len(topics.ranges(topic))
+    ready()
     truth, size, began = [], 0, time.monotonic()
     with progress("images", len(simulated)) as advance:
         for number, exposure in enumerate(simulated.exposures()):
@@ -208,6 +230,11 @@ def write_night(
     }
 
 
+def own_catalogs(config: Config) -> Path:
+    """Return the folder of catalogues that is the run's own: a simulated sky is no other run's."""
+    return Path(config.catalog.path) if config.catalog.path else config.run_path("catalogs")
+
+
 def install_survey(config: Config, *, seed: int, preset: str = "demo") -> tuple[str, int]:
     """Install the templates and the reference catalogue; return their version and the rows."""
     from broker.catalog.registry import install_catalog
@@ -224,6 +251,7 @@ def install_survey(config: Config, *, seed: int, preset: str = "demo") -> tuple[
     store = TemplateStore(config.run_path("templates"))
     with progress("templates", count_templates(settings)) as advance:
         version = build_templates(seed, settings, store, advance=advance)
+    own_catalogs(config).mkdir(parents=True, exist_ok=True)
     rows = install_catalog(
         config.catalog_path, CATALOG, reference_catalog(seed, settings), f"{preset}-{seed}"
     )
