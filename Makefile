@@ -4,13 +4,13 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PYTHON ?=
-QUICK := not servers and not spark and not end_to_end
+QUICK := not servers and not spark and not end_to_end and not browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format bench up down status lock clean
+.PHONY: help setup demo test check test-browser lint format bench up down status lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is needed into .venv and fetch the pinned jars
 	@PYTHON="$(PYTHON)" sh deploy/setup.sh
@@ -23,6 +23,9 @@ test: setup lint ## Run every check and test, on real servers
 
 check: setup lint ## Run format, lint, types, layers and the quick tests
 	@$(BIN)/python -m pytest -q -m "$(QUICK)"
+
+test-browser: setup ## Test the pages in Chromium (Debian: apt-get install chromium)
+	@$(BIN)/python -m pytest -m browser
 
 lint: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends the format"; exit 1; }

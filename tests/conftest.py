@@ -24,6 +24,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.servers)
         if "spark" in used:
             item.add_marker(pytest.mark.spark)
+        if "browser" in item.path.parts:
+            item.add_marker(pytest.mark.browser)
         if "end_to_end" in item.path.parts:
             item.add_marker(pytest.mark.end_to_end)
 

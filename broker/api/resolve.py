@@ -196,7 +196,7 @@ def _degrees(dec: float) -> str:
     return f"{'-' if dec < 0 else '+'}{degrees:02d}:{minutes:02d}:{cs / 100.0:05.2f}"
 
 
-_POLE_RA, _POLE_DEC, _NODE = (math.radians(x) for x in (192.859508, 27.128336, 122.932))
+_POLE_RA, _POLE_DEC, _NODE = (math.radians(x) for x in (192.85948, 27.12825, 122.93192))
 
 
 def galactic(ra: float, dec: float) -> tuple[float, float]:

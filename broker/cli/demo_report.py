@@ -193,6 +193,11 @@ def print_report(report: DemoReport, config: Config) -> None:
     _print_requirements(console, night)
     if night.picture:
         console.print(f"Picture: {night.picture}", soft_wrap=True)
+    chosen = "" if config.the_run.is_live else f"--run {config.run} "
+    console.print(
+        f"In a browser: broker {chosen}serve, then http://{config.serve.host}:{config.serve.port}/",
+        soft_wrap=True,
+    )
 
 
 def _print_topics(console: Console, night: NightReport) -> None:

@@ -85,7 +85,7 @@ def _count_problem(command, values):
 def make_targets():
     """Return the targets of the Makefile."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
 
 
 def unknown_settings(text):

@@ -1,0 +1,239 @@
+"""What a person does in a browser works: search, look, click, sort, by mouse, keyboard, phone."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from broker.api.questions import EXAMPLE_OBJECT, EXAMPLE_TOPIC
+
+PAIR = "ZTF99pair"
+PAGES = (
+    "/",
+    "/topics",
+    f"/topics/{EXAMPLE_TOPIC}",
+    "/nights",
+    "/modules",
+    "/health",
+    "/quick-start",
+    "/docs",
+    f"/objects/ztf/{EXAMPLE_OBJECT}",
+    "/search?q=0.0+0.0+10",
+)
+
+
+def pixels(browser):
+    return np.asarray(Image.open(io.BytesIO(browser.picture())).convert("L"), np.float64)
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_a_page_loads_without_error_and_asks_nothing_of_another_machine(browser, site, url):
+    browser.open(site + url)
+
+    assert not browser.problems
+    assert browser.requests
+    assert all(one.startswith((site, "data:")) for one in browser.requests)
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_a_page_fits_a_phone(browser, site, url):
+    browser.size(390, 844, phone=True)
+
+    browser.open(site + url)
+
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_page_follows_the_readers_choice_of_light_and_dark(browser, site):
+    browser.open(site + "/topics")
+    light = pixels(browser)
+    browser.size(1280, 900, dark=True)
+    dark = pixels(browser)
+
+    assert np.median(light) > 230
+    assert np.median(dark) < 50
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_its_ground(browser, site, dark):
+    """WCAG 2.1, 1.4.3: contrast of at least 4.5 for text and links."""
+    browser.size(1280, 900, dark=dark)
+    browser.open(f"{site}/objects/ztf/{EXAMPLE_OBJECT}")
+    script = """(() => {
+      const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map((v) => {
+        const x = v / 255; return x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+      const ground = (e) => { for (let n = e; n; n = n.parentElement) {
+        const c = getComputedStyle(n).backgroundColor;
+        if (c !== 'rgba(0, 0, 0, 0)') { return c; } } return 'rgb(255, 255, 255)'; };
+      let worst = [99, ''];
+      for (const e of document.querySelectorAll('main *, header *, footer *')) {
+        if (![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())) { continue; }
+        if (e.closest('svg, script, option')) { continue; }
+        const [a, b] = [light(getComputedStyle(e).color), light(ground(e))];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < worst[0]) { worst = [ratio, e.outerHTML.slice(0, 120)]; }
+      }
+      return worst; })()"""
+
+    ratio, element = browser.run(script)
+
+    assert ratio >= 4.5, element
+
+
+def test_a_person_searches_by_keyboard_alone(browser, site):
+    browser.open(site)
+    for _ in range(3):  # skip link, brand, box
+        browser.press("Tab", 9)
+    assert browser.run("document.activeElement.id") == "q"
+
+    browser.type(EXAMPLE_OBJECT)
+    browser.press("Enter", 13)
+
+    browser.wait(f"location.pathname === '/objects/ztf/{EXAMPLE_OBJECT}'")
+    browser.wait("document.querySelectorAll('.point').length > 0")
+    assert browser.run("document.querySelector('h1').textContent").split() == [
+        "ztf",
+        EXAMPLE_OBJECT,
+    ]
+
+
+def open_pair(browser, site):
+    browser.open(f"{site}/objects/ztf/{PAIR}")
+    browser.wait("document.querySelectorAll('.point[data-alert]').length === 2")
+    return browser.run("document.getElementById('cut-alert').textContent")
+
+
+def test_a_click_on_a_point_shows_the_cutouts_of_that_epoch(browser, site):
+    shown = open_pair(browser, site)
+    other = browser.run(
+        f"[...document.querySelectorAll('.point[data-alert]')].map((p) => p.dataset.alert)"
+        f".find((name) => name !== '{shown}')"
+    )
+
+    browser.click(f'.point[data-alert="{other}"] .mark')
+
+    browser.wait(f"document.querySelectorAll('#cut-images img[src*=\"/{other}/\"]').length === 3")
+    browser.wait("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+    assert browser.run("document.getElementById('cut-epoch').value") == other
+    assert browser.run("document.querySelectorAll('.point.chosen').length") == 1
+    assert not browser.problems
+
+
+def test_arrow_keys_and_enter_choose_an_epoch(browser, site):
+    shown = open_pair(browser, site)
+    browser.run(
+        f"document.querySelector('.point[data-alert]:not([data-alert=\"{shown}\"])').focus()"
+    )
+
+    browser.press("ArrowRight", 39)
+    browser.press("ArrowLeft", 37)
+    browser.press("Enter", 13)
+
+    browser.wait(f"document.getElementById('cut-alert').textContent !== '{shown}'")
+
+
+def test_the_epoch_picker_changes_cutouts_and_the_point_that_is_marked(browser, site):
+    shown = open_pair(browser, site)
+
+    browser.run(
+        "(() => { const list = document.getElementById('cut-epoch');"
+        " list.selectedIndex = 1 - list.selectedIndex;"
+        " list.dispatchEvent(new Event('change')); })()"
+    )
+
+    browser.wait(f"document.querySelector('.point.chosen').dataset.alert !== '{shown}'")
+
+
+def test_flux_and_magnitude_are_two_views_of_the_same_epochs(browser, site):
+    browser.open(f"{site}/objects/ztf/{EXAMPLE_OBJECT}")
+    n_flux = browser.run("document.querySelectorAll('.point').length")
+
+    browser.run(
+        "(() => { const unit = document.getElementById('lc-unit'); unit.value = 'mag';"
+        " unit.dispatchEvent(new Event('change')); })()"
+    )
+
+    assert "AB magnitude" in browser.run("document.querySelector('#light-curve svg').textContent")
+    # Bright is up: the fainter of two points stands lower.
+    drawn = browser.run(
+        "[...document.querySelectorAll('.point.detection')].map((p) => ["
+        " parseFloat(p.getAttribute('aria-label').match(/, ([\\d.]+) ± [\\d.]+ mag/)?.[1]),"
+        " p.querySelector('circle').cy.baseVal.value]).filter(([m]) => m > 0)"
+    )
+    magnitudes, heights = np.array(drawn).T
+    assert len(magnitudes) > 2
+    assert (np.argsort(magnitudes) == np.argsort(heights)).all()
+    assert browser.run("document.querySelectorAll('.point').length") <= n_flux
+
+
+def test_a_band_that_is_switched_off_is_not_drawn(browser, site):
+    browser.open(f"{site}/objects/ztf/{EXAMPLE_OBJECT}")
+    before = browser.run("document.querySelectorAll('.point.b-g').length")
+
+    browser.click(".legend input")
+
+    assert before > 0
+    assert browser.run("document.querySelectorAll('.point.b-g').length") == 0
+    assert browser.run("document.querySelectorAll('.point.b-r').length") > 0
+
+
+def test_the_download_is_the_history_that_is_drawn(browser, site):
+    browser.open(f"{site}/objects/ztf/{EXAMPLE_OBJECT}")
+
+    text = browser.run(
+        "fetch(document.querySelector('a[href$=\"history?format=csv\"]').href)"
+        ".then((answer) => answer.text())"
+    )
+
+    n_epochs = browser.run(
+        "JSON.parse(document.getElementById('light-curve-data').textContent).epochs.length"
+    )
+    assert len(text.strip().splitlines()) == n_epochs + 1
+
+
+def test_a_head_of_a_table_sorts_it_by_number(browser, site):
+    browser.open(f"{site}/search?q=0.0+0.0+10")
+    column = browser.run(
+        "[...document.querySelectorAll('table.sortable th')].findIndex("
+        "(cell) => cell.textContent.startsWith('RA'))"
+    )
+    read = (
+        "[...document.querySelectorAll('table.sortable tbody tr')].map("
+        f"(row) => parseFloat(row.cells[{column}].textContent))"
+    )
+
+    browser.click(f"table.sortable th:nth-child({column + 1}) button")
+    rising = browser.run(read)
+    browser.click(f"table.sortable th:nth-child({column + 1}) button")
+    falling = browser.run(read)
+
+    assert rising == sorted(rising)
+    assert falling == sorted(rising, reverse=True)
+    assert len(rising) == 2
+
+
+def test_code_of_a_topic_can_be_copied(browser, site):
+    browser.open(f"{site}/topics/{EXAMPLE_TOPIC}")
+    browser.run(
+        "(() => { window.copied = null;"
+        " navigator.clipboard.writeText = async (text) => { window.copied = text; }; })()"
+    )
+
+    browser.click(".code .copy")
+
+    browser.wait("window.copied !== null")
+    assert f'subscribe("{EXAMPLE_TOPIC}"' in browser.run("window.copied")
+
+
+def test_an_identifier_of_64_bits_is_exact_on_the_page(browser, site):
+    name = str(2**63 - 25)
+
+    browser.open(f"{site}/search?q={name}")
+
+    assert browser.run("location.pathname") == f"/objects/sim/{name}"
+    points = browser.run(
+        "[...document.querySelectorAll('.point[data-alert]')].map((p) => p.dataset.alert)"
+    )
+    assert points == [str(2**63 - 1), str(2**63 - 2)]
