@@ -63,9 +63,9 @@ def draw_map(path: Path, counts: NDArray[np.int64], order: int, *, title: str) -
     top = float(seen.max()) if seen.size else 1.0
     low = float(seen.min()) if seen.size else 0.1
     drawn = axes.imshow(
-        np.ma.masked_where(~(image > 0.0), image),
+        np.ma.masked_where(~(image > 0.0), image)[:, ::-1],
         norm=LogNorm(low, top if top > low else 10.0 * low),
-        extent=(2.0, -2.0, -1.0, 1.0),
+        extent=(-2.0, 2.0, -1.0, 1.0),
         origin="lower",
         interpolation="nearest",
         cmap="viridis",
@@ -74,7 +74,8 @@ def draw_map(path: Path, counts: NDArray[np.int64], order: int, *, title: str) -
     axes.plot(2.0 * np.cos(angle), np.sin(angle), color="black", linewidth=0.8)
     for ra in range(0, 361, 60):
         x = (180.0 - ra) / 90.0
-        axes.text(x, 0.0, f"{ra}°", fontsize=7, ha="center")
+        box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 1.0}
+        axes.text(x, 0.0, f"{ra}°", fontsize=8, ha="center", va="center", bbox=box)
     axes.set_axis_off()
     axes.set_title(title)
     figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, label="entries per deg²")
