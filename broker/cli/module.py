@@ -42,7 +42,8 @@ def list_(ctx: click.Context, path: Path | None, as_json: bool) -> None:
     from broker.science.execute import tasks_of
 
     rows: list[dict[str, Any]] = []
-    for task in tasks_of(find_contributions(_folder(ctx, path))):
+    filters = "" if path else load(ctx).filters_path
+    for task in tasks_of(find_contributions(_folder(ctx, path), filters=filters)):
         is_module = isinstance(task, ScienceModule)
         rows.append(
             {
@@ -217,7 +218,8 @@ def report(
     if not nights and not files:
         raise click.UsageError("say which alerts: --night of the archive, or --on files")
     science, reading = load(ctx).science, Reading()
-    found = find_contributions(_folder(ctx, path))
+    filters = "" if path else load(ctx).filters_path
+    found = find_contributions(_folder(ctx, path), filters=filters)
     alerts = as_packets_came(ctx, (nights, survey, files), reading)
     with earlier_of(ctx, against, name, found) as earlier:
         made = make_report(

@@ -131,9 +131,15 @@ def make_report(
 
 def _tasks(contributions: Contributions, name: str) -> list[ScienceModule | TopicFilter]:
     chosen = [subject.task for subject in subjects(contributions, name)]
-    folders = {Path(task.file).parent for task in chosen}
+    places = {_place(task) for task in chosen}
     everything = [subject.task for subject in subjects(contributions)]
-    return [task for task in everything if Path(task.file).parent in folders]
+    return [task for task in everything if _place(task) in places]
+
+
+def _place(task: ScienceModule | TopicFilter) -> Path:
+    """Return a contribution's folder; a user's filter is a file of its own."""
+    file = Path(task.file)
+    return file if file.suffix == ".toml" else file.parent
 
 
 def _collect(

@@ -17,6 +17,7 @@ import pandas as pd
 from broker.alerts.columns import ARROW_TYPES, Column, camel_case, snake_case
 from broker.errors import ConfigError
 from broker.science.cutouts import Cutouts
+from broker.science.expression import Expression
 from broker.science.light_curves import LightCurves
 
 SERIES, LIGHT_CURVES, CUTOUTS = "series", "light-curves", "cutouts"
@@ -109,7 +110,7 @@ class Contribution:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for part in ("function", "setup"):
             value = values[part]
-            if value is not None and not isinstance(value, Reference):
+            if value is not None and not isinstance(value, Reference | Expression):
                 where = self.attribute or getattr(self.function, "__qualname__", "")
                 module = getattr(self.function, "__module__", "")
                 values[part] = Reference(module, where, part, self.path)

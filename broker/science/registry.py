@@ -104,7 +104,9 @@ class Contributions:
         )
 
 
-def find_contributions(path: str | Path = "", *, catalogs: Catalogs | None = None) -> Contributions:
+def find_contributions(
+    path: str | Path = "", *, catalogs: Catalogs | None = None, filters: str | Path = ""
+) -> Contributions:
     """Import all module folders and put the contributions in order.
 
     Parameters
@@ -113,6 +115,8 @@ def find_contributions(path: str | Path = "", *, catalogs: Catalogs | None = Non
         Folder of module folders; empty means the installed package `science_modules`.
     catalogs : mapping, optional
         The match columns that a module may ask for, by catalogue; default all that are defined.
+    filters : str or Path
+        Folder of filters that users gave as one expression; empty means none.
 
     Raises
     ------
@@ -120,11 +124,17 @@ def find_contributions(path: str | Path = "", *, catalogs: Catalogs | None = Non
         If a file cannot be imported or declares nothing, a name or an output occurs twice, an
         input is provided by no one, or inputs go in a circle. The message names the files.
     """
+    path = Path(path).absolute() if str(path) else ""  # a child process has another folder
     package = open_folder(str(path)) if path else PACKAGE
     found: list[Contribution] = []
     for name in _folders(package):
         found += load_contributions(package, name, str(path))
-    return order_contributions(found, catalogs, str(path))
+    contributions = order_contributions(found, catalogs, str(path))
+    if not filters:
+        return contributions
+    from broker.science.user_filters import with_user_filters
+
+    return with_user_filters(contributions, filters)
 
 
 def open_folder(path: str) -> str:
@@ -223,12 +233,16 @@ def provided_columns(catalogs: Catalogs | None = None) -> dict[str, Column]:
 
 
 def order_contributions(
-    found: Sequence[Contribution], catalogs: Catalogs | None = None, path: str = ""
+    found: Sequence[Contribution],
+    catalogs: Catalogs | None = None,
+    path: str = "",
+    *,
+    columns: Mapping[str, Column] | None = None,
 ) -> Contributions:
     """Check names and inputs and put modules in order; see `find_contributions`."""
     modules = [one for one in found if isinstance(one, ScienceModule)]
     filters = [one for one in found if isinstance(one, TopicFilter)]
-    columns = provided_columns(catalogs)
+    columns = provided_columns(catalogs) if columns is None else columns
     _check_once("science module", [(m.name, m.file) for m in modules])
     _check_once("topic", [(f.topic, f.file) for f in filters])
     outputs = [(c.name, m.file) for m in modules for c in m.outputs]

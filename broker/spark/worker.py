@@ -36,7 +36,9 @@ def make_enricher(config: Config) -> Enricher:
         config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
     )
     catalogs = definitions(config.catalog_path)
-    contributions = find_contributions(config.science.modules, catalogs=catalogs)
+    contributions = find_contributions(
+        config.science.modules, catalogs=catalogs, filters=config.filters_path
+    )
     science = config.science
     runner = Runner(
         contributions,

@@ -52,7 +52,9 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
         If Kafka or HBase does not answer.
     """
     catalogs = definitions(config.catalog_path)
-    contributions = find_contributions(config.science.modules, catalogs=catalogs)
+    contributions = find_contributions(
+        config.science.modules, catalogs=catalogs, filters=config.filters_path
+    )
     prepare(config, contributions, packet_format(contributions.qualified_columns, catalogs))
     messages = read_topics(
         spark, config, input_topics(config), max_per_trigger=config.stream.max_alerts_per_trigger
