@@ -186,6 +186,42 @@ def detect(
 
 
 @command.command()
+@_files
+@click.option(
+    "--at",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Table with ra and dec [deg]; without it, the images' own sources.",
+)
+@_out
+@_table
+@_threshold
+@_default_options
+@json_option
+def measure(
+    files: tuple[Path, ...],
+    at: Path | None,
+    out: Path,
+    table: str,
+    threshold: float,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Measure PSF, aperture, Kron and Petrosian fluxes and shapes at given places.
+
+    Forced: a place need not have a source. Writes NAME-measured.parquet.
+
+    Example: broker image measure reduced/*.fits --at places.csv --out tables
+    """
+    from broker.imaging.tables import read_table
+    from broker.ops import image_files
+
+    choices = image_files.Choices(out, _defaults(given), table=f".{table}", threshold=threshold)
+    places = read_table(at) if at else None
+    columns = ["images", "places", "notMeasured", "seeing"]
+    _each(files, lambda p: image_files.measure_file(p, places, choices), columns, as_json)
+
+
+@command.command()
 @click.argument("new", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("template", type=click.Path(path_type=Path, dir_okay=False))
 @_out

@@ -107,6 +107,28 @@ def test_sources_are_found_and_their_table_opens_elsewhere(tmp_path, ending):
     assert (gap.min(axis=1) < 3.0).mean() > 0.95
 
 
+def test_fluxes_are_measured_where_a_table_says(tmp_path):
+    raw = expose(tmp_path / "r.fits", seed=1)
+    run("reduce", raw, "--out", tmp_path)
+    ra, dec = WCS_HERE.pixel_to_sky(X, Y)
+    outside = WCS_HERE.pixel_to_sky(-50.0, 20.0)
+    places = Table({"ra": [float(outside[0]), *ra], "dec": [float(outside[1]), *dec]})
+    places.write(tmp_path / "places.csv", format="ascii.csv")
+
+    done = run("measure", tmp_path / "r-reduced.fits", "--at", tmp_path / "places.csv",
+               "--out", tmp_path, "--json")  # fmt: skip
+
+    assert rows(done)[0]["places"] == 25
+    table = pq.read_table(tmp_path / "r-reduced-measured.parquet")
+    assert table["place"].to_pylist() == list(range(1, 26))
+    gap = np.hypot(X[:, None] - X, Y[:, None] - Y) + 1e3 * np.eye(25)
+    alone = gap.min(axis=0) > 25.0
+    for name in ("psf", "kron", "petro"):
+        counts = table[f"{name}Counts"].to_numpy()[alone]
+        error = np.hypot(table[f"{name}CountsErr"].to_numpy()[alone], 0.01 * ELECTRONS[alone])
+        assert np.nanmax(np.abs(counts - ELECTRONS[alone]) / error) < 4.5
+
+
 def test_what_is_new_is_found_on_the_difference(tmp_path):
     for k in range(4):
         expose(tmp_path / f"t{k}.fits", seed=k, sigma=1.7)
