@@ -59,6 +59,8 @@ def crossmatch(
 @click.argument("name")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many.")
 @click.option("--point", type=float, nargs=2, help="Of one place: RA and Dec. [deg]")
+@click.option("--distance", type=float, help="Of that place, to search in three dimensions.")
+@click.option("--by", default="redshift", show_default=True, help="Column that is the distance.")
 @click.option("--of", "other", help="Of each entry of this catalogue; needs --out.")
 @click.option("--out", type=_OUT, help="Folder of Parquet files, made by this.")
 @json_option
@@ -68,6 +70,8 @@ def neighbours(
     name: str,
     k: int,
     point: tuple[float, float] | None,
+    distance: float | None,
+    by: str,
     other: str | None,
     out: Path | None,
     as_json: bool,
@@ -79,13 +83,17 @@ def neighbours(
     from broker.batch.catalogs import neighbours as find
     from broker.batch.catalogs import rows_of
     from broker.catalog.neighbours import nearest_to
+    from broker.catalog.space import in_space
 
     path = load(ctx).catalog_path
     if (point is None) == (other is None) or (other is not None and out is None):
         raise click.UsageError("give --point RA DEC, or --of CATALOGUE with --out FOLDER")
     if point is not None:
         rows = rows_of(path, name)
-        row, separation = nearest_to(rows, *point, k)
+        if distance is None:
+            row, separation = nearest_to(rows, *point, k)
+        else:
+            _, row, separation = in_space(rows, by).nearest(*point, distance, k)
         found = rows.entries.take(row).append_column("separation", [separation])
         emit_rows(found.to_pylist(), found.column_names, as_json=as_json, title=name)
         return

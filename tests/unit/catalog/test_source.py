@@ -12,6 +12,7 @@ from astropy.table import Column, MaskedColumn, Table
 from broker.catalog import Catalogs, definitions, install_catalog
 from broker.catalog.install import remove_catalog
 from broker.errors import ConfigError
+from broker.science import find_contributions
 from broker.units import separation_arcsec
 
 N = 400
@@ -272,3 +273,22 @@ def test_columns_of_a_running_query_stay_when_a_new_version_has_others(
 def test_a_definition_that_cannot_be_used_names_its_file(add, stars, old, new, message):
     with pytest.raises(ConfigError, match=rf"stars\.toml.*{message}"):
         add(as_arrow(stars), TOML.replace(old, new))
+
+
+def test_a_module_may_ask_for_a_catalogue_of_one_s_own(add, stars, tmp_path):
+    add(as_arrow(stars))
+    folder = tmp_path / "modules" / "bright"
+    folder.mkdir(parents=True)
+    (folder / "module.py").write_text(
+        "from broker.science import Column, science_module\n"
+        "@science_module(version='1.0.0', outputs=(Column('gap', 'float64', 'mag', 'Gap.'),))\n"
+        "def bright(stars_match, stars_g_mag):\n"
+        "    '''Tell how bright the star is.'''\n"
+        "    return (stars_g_mag - 20.0).where(stars_match == 1).to_frame('gap')\n"
+    )
+
+    found = find_contributions(tmp_path / "modules", catalogs=definitions(tmp_path / "c"))
+
+    assert found.modules[0].inputs == ("stars_match", "stars_g_mag")
+    with pytest.raises(ConfigError, match="stars_match"):
+        find_contributions(tmp_path / "modules", catalogs=definitions())
