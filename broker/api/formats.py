@@ -159,11 +159,25 @@ _VO_TYPES = {
 
 
 def _votable(rows: Sequence[Row], names: Sequence[str]) -> bytes:
-    """Return a VOTable 1.3 with its data as XML; an empty cell is null."""
-    table, by_unit = _arrow(rows, names), units()
+    return votable(_arrow(rows, names))
+
+
+def votable(table: pa.Table, *, meanings: Mapping[str, str] | None = None) -> bytes:
+    """Return a VOTable 1.3 with its data as XML; an empty cell is null.
+
+    Parameters
+    ----------
+    table : pa.Table
+        Columns of booleans, 64-bit numbers and texts.
+    meanings : mapping, optional
+        UCDs by column.
+    """
+    by_unit, ucds, names = units(), meanings or {}, table.column_names
     fields = []
     for field, identity in zip(table.schema, _vo_ids(names), strict=True):
         unit = f" unit={quoteattr(by_unit[field.name])}" if field.name in by_unit else ""
+        if field.name in ucds:
+            unit += f" ucd={quoteattr(ucds[field.name])}"
         kind = _VO_TYPES[str(field.type)]
         fields.append(f'<FIELD ID="{identity}" name={quoteattr(field.name)} {kind}{unit}/>')
     columns = [column.to_pylist() for column in table.columns]

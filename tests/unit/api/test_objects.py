@@ -202,3 +202,27 @@ def test_an_error_says_what_is_wrong(client, url, status, words_of_it):
     assert words_of_it in answer.json()["error"]
     if status == 400 and "cursor" not in url:
         assert answer.json()["allowed"]
+
+
+def test_a_simple_cone_search_is_what_tools_of_the_virtual_observatory_expect(client, words):
+    from astropy.io.votable import parse_single_table
+
+    answer = client.get(f"{V1}/vo/cone?RA=0&DEC=0&SR=0.002&VERB=2")
+
+    table = parse_single_table(io.BytesIO(answer.content))
+    main = {field.ucd: field.name for field in table.fields if field.ucd}
+    assert main["ID_MAIN"] == "objectId"
+    assert (main["POS_EQ_RA_MAIN"], main["POS_EQ_DEC_MAIN"]) == ("ra", "dec")
+    assert list(table.to_table()["objectId"]) == ["across", words.BIG]
+    columns = parse_single_table(io.BytesIO(client.get(f"{V1}/vo/cone?RA=0&DEC=0&SR=0").content))
+    assert [f.name for f in columns.fields] == [f.name for f in table.fields]
+    assert len(columns.array) == 0
+
+
+@pytest.mark.parametrize(
+    "question", ["RA=0&DEC=0", "RA=x&DEC=0&SR=1", "RA=0&DEC=99&SR=1", "RA=0&DEC=0&SR=nan"]
+)
+def test_an_error_of_the_cone_search_is_a_votable_that_says_so(client, question):
+    root = ElementTree.fromstring(client.get(f"{V1}/vo/cone?{question}").text)
+
+    assert root.find(f"{VO}INFO").get("ID") == "Error"

@@ -15,6 +15,9 @@ from broker.api.limits import TokenBuckets
 from broker.api.pages import decode_cursor, encode_cursor, page_of
 from broker.api.resolve import HELP, galactic, notations, parse_night, parse_question
 from broker.api.rows import iso_utc
+from broker.cli.serve import _check_run
+from broker.errors import ConfigError
+from broker.types import Run
 
 SURVEYS = ("lsst", "sim", "ztf")
 
@@ -195,3 +198,13 @@ def test_a_port_that_is_taken_is_one_clear_line():
         f"broker: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with "
         "--port or BROKER_SERVE__PORT"
     ]
+
+
+def test_a_run_without_tables_is_one_clear_line():
+    names = ["a.alert", "a.ledger", "b.alert"]
+
+    with pytest.raises(
+        ConfigError, match="run live has no alerts to serve .runs with alerts: a, b"
+    ):
+        _check_run(Run("live"), names)
+    _check_run(Run("a"), names)
