@@ -1,22 +1,31 @@
-"""Compiles the image loops into the cache that Spark's workers share: once a machine.
+"""Compiles the loops over pixels and catalogues into the cache that Spark's workers share: once a machine.
 
 Run as `python -m broker.ops.warm_up` with NUMBA_CACHE_DIR set, before images come; each worker
 would otherwise compile for itself while images wait.
 """
 
+import tempfile
+from pathlib import Path
+
+from broker.catalog.registry import Catalogs, install_catalog
 from broker.detection.dia import difference_and_detect
 from broker.imaging.message import decode_image
 from broker.imaging.templates import Template
-from broker.simulation.observatory import make_template, simulate_night
+from broker.simulation.observatory import CATALOG, make_template, reference_catalog, simulate_night
 from broker.simulation.settings import TEST
 
 
 def warm_up() -> int:
-    """Draw a small image, subtract its template, detect; return the number of diaSources."""
+    """Draw a small image, subtract its template, detect, match; return the number of diaSources."""
     template = make_template(1, TEST, 0, 0, TEST.bands[0])
     exposure = next(simulate_night(seed=1, settings=TEST).exposures())
     image = decode_image(exposure.message.value or b"")
-    return difference_and_detect(image, Template(template, "warm-up")).sources.num_rows
+    sources = difference_and_detect(image, Template(template, "warm-up")).sources
+    with tempfile.TemporaryDirectory() as folder:
+        rows = reference_catalog(1, TEST)
+        install_catalog(Path(folder), CATALOG, rows, "warm-up")
+        Catalogs(Path(folder)).match(rows["ra"].to_numpy(), rows["dec"].to_numpy())
+    return sources.num_rows
 
 
 if __name__ == "__main__":
