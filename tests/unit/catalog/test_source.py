@@ -282,13 +282,13 @@ def test_a_module_may_ask_for_a_catalogue_of_one_s_own(add, stars, tmp_path):
     (folder / "module.py").write_text(
         "from broker.science import Column, science_module\n"
         "@science_module(version='1.0.0', outputs=(Column('gap', 'float64', 'mag', 'Gap.'),))\n"
-        "def bright(stars_match, stars_g_mag):\n"
+        "def bright(stars_match, stars_gmag):\n"
         "    '''Tell how bright the star is.'''\n"
-        "    return (stars_g_mag - 20.0).where(stars_match == 1).to_frame('gap')\n"
+        "    return (stars_gmag - 20.0).where(stars_match == 1).to_frame('gap')\n"
     )
 
     found = find_contributions(tmp_path / "modules", catalogs=definitions(tmp_path / "c"))
 
-    assert found.modules[0].inputs == ("stars_match", "stars_g_mag")
+    assert found.modules[0].inputs == ("stars_match", "stars_gmag")
     with pytest.raises(ConfigError, match="stars_match"):
         find_contributions(tmp_path / "modules", catalogs=definitions())
