@@ -213,12 +213,49 @@ def measure(
     Example: broker image measure reduced/*.fits --at places.csv --out tables
     """
     from broker.imaging.tables import read_table
-    from broker.ops import image_files
+    from broker.ops import image_catalogs, image_files
 
     choices = image_files.Choices(out, _defaults(given), table=f".{table}", threshold=threshold)
     places = read_table(at) if at else None
     columns = ["images", "places", "notMeasured", "seeing"]
-    _each(files, lambda p: image_files.measure_file(p, places, choices), columns, as_json)
+    _each(files, lambda p: image_catalogs.measure_file(p, places, choices), columns, as_json)
+
+
+@command.command()
+@_files
+@click.option(
+    "--catalog",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Table with ra, dec [deg] and a magnitude (AB) in the images' band.",
+)
+@click.option("--mag", default="mag", show_default=True, help="Its column with the magnitude.")
+@_out
+@_image
+@_default_options
+@json_option
+def calibrate(
+    files: tuple[Path, ...],
+    catalog: Path,
+    mag: str,
+    out: Path,
+    image: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Fit zero point and WCS of images to a reference catalogue.
+
+    The WCS may be off by ten pixels. Writes NAME-calibrated.fits.
+
+    Example: broker image calibrate reduced/*.fits --catalog stars.csv --out calibrated
+    """
+    from broker.imaging.tables import read_table
+    from broker.ops import image_catalogs, image_files
+
+    choices = image_files.Choices(out, _defaults(given), image=f".{image}")
+    table = read_table(catalog)
+    columns = ["zeroPoint", "zeroPointErr", "wcsRmsArcsec", "shiftPx", "pairs", "calibrationStars"]
+    _each(files, lambda p: image_catalogs.calibrate_file(p, table, mag, choices), columns, as_json)
 
 
 @command.command()

@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from broker import __version__
 from broker.detection import columns as dia_columns
 from broker.detection.dia import DiaSettings, detect_on_difference
 from broker.detection.difference import subtract_template, without_sky
 from broker.detection.direct import UNITS, detect_sources
-from broker.detection.extended import UNITS as MEASURED_UNITS
-from broker.detection.extended import measure_places
 from broker.detection.psf_fit import fit_psf
-from broker.errors import AlertError, ConfigError
+from broker.errors import AlertError
 from broker.imaging.calibration import layout_of, read_master
 from broker.imaging.coadd import coadd
 from broker.imaging.fits import Defaults, Frame, calibration_of, read_frames, to_image, write_image
@@ -231,51 +228,6 @@ def detect_file(path: Path, choices: Choices) -> dict[str, Any]:
         "background": float(np.mean([float(r["background"]) for r in rows])),
         "psfStars": min(int(r.get("psfStars", 0)) for r in rows),
     }
-
-
-def measure_file(path: Path, places: Any, choices: Choices) -> dict[str, Any]:
-    """Measure a file's images at given places, or at their own sources; write a table each.
-
-    Parameters
-    ----------
-    path : Path
-    places : pa.Table or None
-        With columns ra and dec [deg]; those outside an image are left out, the number of the row
-        is kept in the column `place`.
-    choices : Choices
-    """
-    frames = read_frames(path)
-    rows = []
-    for frame, name in zip(frames, named(path, frames), strict=True):
-        image = to_image(frame, choices.defaults)
-        got = detect_sources(image, threshold=choices.threshold)
-        if places is None:
-            x, y = (got.sources[n].to_numpy() for n in "xy")
-            number = np.arange(x.size)
-        else:
-            x, y, number = _inside(got.image, places)
-        table = measure_places(got.image, x, y, model=got.psf)
-        table = table.add_column(0, "place", pa.array(number, pa.int64()))
-        write_table(choices.out / f"{name}-measured{choices.table}", table, units=MEASURED_UNITS)
-        rows.append((len(table), table["psfCounts"].null_count, got.scorecard["seeing"]))
-    return {
-        "images": len(rows),
-        "places": sum(r[0] for r in rows),
-        "notMeasured": sum(r[1] for r in rows),
-        "seeing": float(np.mean([float(r[2]) for r in rows])),
-    }
-
-
-def _inside(image: Image, places: Any) -> tuple[Any, Any, Any]:
-    missing = {"ra", "dec"} - set(places.column_names)
-    if missing:
-        raise ConfigError(f"the table of places has no column {' and '.join(sorted(missing))}")
-    ra, dec = (np.asarray(places[n].to_numpy(), np.float64) for n in ("ra", "dec"))
-    x, y = image.wcs.sky_to_pixel(ra, dec)
-    ny, nx = image.shape
-    with np.errstate(invalid="ignore"):
-        number = np.flatnonzero((x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5))
-    return x[number], y[number], number
 
 
 def difference_file(new: Path, template: Path, choices: Choices) -> dict[str, Any]:

@@ -129,6 +129,25 @@ def test_fluxes_are_measured_where_a_table_says(tmp_path):
         assert np.nanmax(np.abs(counts - ELECTRONS[alone]) / error) < 4.5
 
 
+def test_a_catalogue_mends_zero_point_and_wcs(tmp_path):
+    raw = expose(tmp_path / "r.fits", seed=1, MAGZP=20.0, CRPIX1=103.0)
+    run("reduce", raw, "--out", tmp_path)
+    ra, dec = WCS_HERE.pixel_to_sky(X, Y)
+    mag = 27.0 - 2.5 * np.log10(ELECTRONS / GAIN)
+    table = Table({"ra": ra, "dec": dec, "r": mag})
+    table.write(tmp_path / "stars.csv", format="ascii.csv")
+
+    done = run("calibrate", tmp_path / "r-reduced.fits", "--catalog", tmp_path / "stars.csv",
+               "--mag", "r", "--out", tmp_path, "--json")  # fmt: skip
+
+    (row,) = rows(done)
+    # One count of the reduced image is an electron.
+    assert row["zeroPoint"] == pytest.approx(27.0 + 2.5 * np.log10(GAIN), abs=0.01)
+    image = read_image(tmp_path / "r-reduced-calibrated.fits")
+    x, y = image.wcs.sky_to_pixel(*WCS_HERE.pixel_to_sky(100.0, 100.0))
+    assert np.hypot(x - 100.0, y - 100.0) < 0.05
+
+
 def test_what_is_new_is_found_on_the_difference(tmp_path):
     for k in range(4):
         expose(tmp_path / f"t{k}.fits", seed=k, sigma=1.7)
