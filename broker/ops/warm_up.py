@@ -1,4 +1,4 @@
-"""Compiles the loops over pixels and catalogues into the cache that Spark's workers share: once a machine.
+"""Compiles the loops over pixels and catalogues into the cache that workers share: once a machine.
 
 Run as `python -m broker.ops.warm_up` with NUMBA_CACHE_DIR set, before images come; each worker
 would otherwise compile for itself while images wait.
