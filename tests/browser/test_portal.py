@@ -237,3 +237,43 @@ def test_an_identifier_of_64_bits_is_exact_on_the_page(browser, site):
         "[...document.querySelectorAll('.point[data-alert]')].map((p) => p.dataset.alert)"
     )
     assert points == [str(2**63 - 1), str(2**63 - 2)]
+
+
+def test_a_light_curve_is_folded_by_a_period(browser, site):
+    browser.open(f"{site}/objects/ztf/{EXAMPLE_OBJECT}")
+    n_points = browser.run("document.querySelectorAll('.point').length")
+
+    browser.run("document.getElementById('lc-period').focus()")
+    browser.type("2.5")
+
+    browser.wait("document.querySelector('#light-curve svg').textContent.includes('of 2.5 d')")
+    assert browser.run("document.querySelectorAll('.point').length") == 2 * n_points
+    # Two points apart by one cycle are apart by 1 / 2.1 of the plot's width.
+    places = browser.run(
+        "(() => { const all = [...document.querySelectorAll('.point')].map((p) => ["
+        " p.getAttribute('aria-label'), p.querySelector('circle[r=\"12\"]').cx.baseVal.value]);"
+        " return [all, document.querySelector('#light-curve svg').viewBox.baseVal.width]; })()"
+    )
+    drawn, width = places
+    for first, second in zip(drawn[::2], drawn[1::2], strict=True):
+        assert first[0] == second[0]
+        assert second[1] - first[1] == pytest.approx((width - 66 - 14) / 2.1, rel=1e-6)
+    browser.click("#lc-reset")
+    assert browser.run("document.querySelectorAll('.point').length") == n_points
+    assert not browser.problems
+
+
+def test_a_flux_below_three_sigma_is_a_limit_in_magnitudes(browser, site):
+    browser.open(f"{site}/objects/ztf/{EXAMPLE_OBJECT}")
+    browser.run(
+        "(() => { const unit = document.getElementById('lc-unit'); unit.value = 'mag';"
+        " unit.dispatchEvent(new Event('change')); })()"
+    )
+
+    epochs = browser.run(
+        "JSON.parse(document.getElementById('light-curve-data').textContent).epochs"
+    )
+    n_seen = sum(e["psfFlux"] is not None and e["psfFlux"] >= 3 * e["psfFluxErr"] for e in epochs)
+
+    assert browser.run("document.querySelectorAll('.point.limit').length") == len(epochs) - n_seen
+    assert n_seen > 0

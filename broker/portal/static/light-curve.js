@@ -6,6 +6,7 @@
   const data = JSON.parse(document.getElementById("light-curve-data").textContent);
   const words = document.getElementById("lc-words");
   const unit = document.getElementById("lc-unit");
+  const fold = document.getElementById("lc-period");
   const SVG = "http://www.w3.org/2000/svg";
   const LEFT = 66, RIGHT = 14, TOP = 14, BOTTOM = 46;
   let WIDTH = 700, HEIGHT = 380; // as wide as there is room: a unit is a pixel of the page
@@ -29,8 +30,11 @@
       }
       return { y: epoch.psfFlux / 1000, error: (epoch.psfFluxErr ?? 0) / 1000, limit: false };
     }
-    if (epoch.mag !== null) { return { y: epoch.mag, error: epoch.magErr ?? 0, limit: false }; }
-    return epoch.limitingMag === null ? null : { y: epoch.limitingMag, error: 0, limit: true };
+    // Below three sigma a magnitude says nothing: what is known is that it is fainter than five.
+    const isSeen = epoch.mag !== null && !(epoch.psfFlux < 3 * epoch.psfFluxErr);
+    if (isSeen) { return { y: epoch.mag, error: epoch.magErr ?? 0, limit: false }; }
+    if (!(epoch.psfFluxErr > 0)) { return null; }
+    return { y: 31.4 - 2.5 * Math.log10(5 * epoch.psfFluxErr), error: 0, limit: true };
   }
 
   function ticks(low, high, count) {
@@ -111,6 +115,9 @@
     HEIGHT = Math.round(Math.min(420, Math.max(260, 0.6 * WIDTH)));
     const chosen = data.epochs.filter((e) => !hidden.has(e.band ?? "?")
       && (range === null || (e.midpointMjdTai >= range[0] && e.midpointMjdTai <= range[1])));
+    const period = Number(fold.value) > 0 ? Number(fold.value) : null;
+    const start = Math.min(...data.epochs.map((e) => e.midpointMjdTai));
+    const phase = (epoch) => ((epoch.midpointMjdTai - start) / period) % 1;
     const placed = chosen.map((epoch) => [epoch, place(epoch)]).filter(([, at]) => at !== null);
     const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group", "aria-label": "Light curve: arrow keys go from point to point, Enter shows its cutouts" });
     holder.querySelector("svg")?.remove();
@@ -119,20 +126,27 @@
       make("text", { x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle" }, svg).textContent = "Nothing to draw in this unit";
       return;
     }
-    const [t0, t1] = range ?? widened(placed.map(([e]) => e.midpointMjdTai), 0.04);
+    const [t0, t1] = period ? [-0.05, 2.05] : range ?? widened(placed.map(([e]) => e.midpointMjdTai), 0.04);
     const spread = placed.flatMap(([, at]) => [at.y - at.error, at.y + at.error]);
     const isFlux = unit.value === "flux";
     const [low, high] = widened(isFlux ? [...spread, 0] : spread, 0.06);
     const x = (t) => LEFT + (t - t0) / (t1 - t0) * (WIDTH - LEFT - RIGHT);
     const part = (v) => (v - low) / (high - low) * (HEIGHT - TOP - BOTTOM);
     const y = (v) => (isFlux ? HEIGHT - BOTTOM - part(v) : TOP + part(v));
-    drawAxes(svg, { t0, t1, low, high, x, y, isFlux });
-    for (const [epoch, at] of placed) { drawPoint(svg, epoch, at, x(epoch.midpointMjdTai), y); }
+    drawAxes(svg, { t0, t1, low, high, x, y, isFlux, period });
+    for (const [epoch, at] of placed) {
+      if (period) { // two cycles, so that what happens at phase 0 is seen whole
+        drawPoint(svg, epoch, at, x(phase(epoch)), y);
+        drawPoint(svg, epoch, at, x(phase(epoch) + 1), y);
+      } else {
+        drawPoint(svg, epoch, at, x(epoch.midpointMjdTai), y);
+      }
+    }
     if (!svg.querySelector('.point[tabindex="0"]')) { svg.querySelector(".point").setAttribute("tabindex", "0"); }
-    brush(svg, t0, t1);
+    if (!period) { brush(svg, t0, t1); }
   }
 
-  function drawAxes(svg, { t0, t1, low, high, x, y, isFlux }) {
+  function drawAxes(svg, { t0, t1, low, high, x, y, isFlux, period }) {
     const [times, tp] = ticks(t0, t1, WIDTH / 130);
     for (const t of times) {
       make("line", { class: "axis", x1: x(t), x2: x(t), y1: TOP, y2: HEIGHT - BOTTOM }, svg);
@@ -143,7 +157,7 @@
       make("line", { class: isFlux && Math.abs(v) < 1e-9 ? "zero" : "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: y(v), y2: y(v) }, svg);
       make("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, svg).textContent = v.toFixed(vp).replace("-", "−");
     }
-    make("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, svg).textContent = "MJD (TAI)";
+    make("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, svg).textContent = period ? `phase, of ${period} d` : "MJD (TAI)";
     const label = make("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(18 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)` }, svg);
     label.textContent = isFlux ? "difference flux, µJy" : "AB magnitude of the difference";
   }
@@ -199,7 +213,7 @@
     const kinds = new Set(data.epochs.map((e) => e.kind));
     const notes = [];
     if (kinds.has("forced")) { notes.push("□ forced"); }
-    if (data.epochs.some((e) => e.psfFlux === null)) { notes.push("▽ upper limit, 5σ"); }
+    notes.push("▽ upper limit, 5σ");
     const note = document.createElement("span");
     note.className = "dim";
     note.textContent = notes.join("   ");
@@ -208,7 +222,8 @@
   }
 
   unit.addEventListener("change", draw);
-  document.getElementById("lc-reset").addEventListener("click", () => { range = null; draw(); });
+  fold.addEventListener("input", draw);
+  document.getElementById("lc-reset").addEventListener("click", () => { range = null; fold.value = ""; draw(); });
   document.addEventListener("epoch-chosen", (event) => {
     shown = event.detail;
     draw();

@@ -204,7 +204,7 @@ def test_a_run_without_tables_is_one_clear_line():
     names = ["a.alert", "a.ledger", "b.alert"]
 
     with pytest.raises(
-        ConfigError, match="run live has no alerts to serve .runs with alerts: a, b"
+        ConfigError, match=r"run live has no alerts to serve \(runs with alerts: a, b\)"
     ):
         _check_run(Run("live"), names)
     _check_run(Run("a"), names)
