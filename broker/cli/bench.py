@@ -188,3 +188,44 @@ def catalog(rows: int, as_json: bool) -> None:
         emit_rows(table, ("what", "measured", "required", "isMet"), as_json=False)
     if not all(row["isMet"] for row in table if row["isMet"] is not None):
         sys.exit(_BAD_DATA)
+
+
+@command.command()
+@click.option(
+    "--side",
+    type=click.IntRange(512, 4096),
+    default=2048,
+    show_default=True,
+    help="Side of the images [pixel].",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Measured passes of each step, after one that warms up.",
+)
+@json_option
+def image(side: int, repeats: int, as_json: bool) -> None:
+    """Measure the image steps, each beside a known program, on one core.
+
+    Times are processor time. Needs sep, which the test extra brings; ccdproc is used if there.
+
+    Example: broker bench image --side 1024
+    """
+    from broker.ops.bench_image import bench_image
+
+    found = bench_image(side=side, repeats=repeats, say=_say)
+    rows = [
+        {
+            "what": row.what,
+            "measured": row.measured,
+            "required": row.required,
+            "anchor": row.anchor,
+            "isMet": row.is_met,
+        }
+        for row in found
+    ]
+    emit_rows(rows, ("what", "measured", "required", "anchor", "isMet"), as_json=as_json)
+    if not all(row.is_met for row in found if row.is_met is not None):
+        sys.exit(_BAD_DATA)

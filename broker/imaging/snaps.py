@@ -94,33 +94,33 @@ def _split(
     masked = skip.shape == first.shape
     limit = np.float32(SEED_SIGMAS * SEED_SIGMAS)
     seeds = 0
+    zero, two = np.float32(0.0), np.float32(2.0)
     for y in range(ny):
-        found = 0
+        # Two loops that the compiler can vectorise, then one over the few rows with a hit.
+        excess = np.float32(-1.0)
         for x in range(nx):
             a, b = first[y, x], second[y, x]
             gap = a - b
-            clean = min(a, b)
-            square = _noise_squared(clean, read, per_count)
-            pixels[y, x] = a + b
+            square = _noise_squared(min(a, b), read, per_count)
+            excess = max(excess, gap * gap - limit * square)
+        for x in range(nx):
+            total = first[y, x] + second[y, x]
+            pixels[y, x] = total
             # Not of the fainter one: that is below the mean by half a sigma.
-            light = max(a + b, np.float32(0.0))
-            variance[y, x] = np.float32(2.0) * read + light * per_count
-            is_hit = gap * gap > limit * square
-            hits[y, x] = 1 if is_hit else 0
-            found += 1 if is_hit else 0
-        if found == 0:
+            variance[y, x] = two * read + max(total, zero) * per_count
+        if excess <= zero:
             continue
         for x in range(nx):
-            if hits[y, x] == 0:
+            a, b = first[y, x], second[y, x]
+            clean, gap = min(a, b), a - b
+            if gap * gap <= limit * _noise_squared(clean, read, per_count):
                 continue
             if masked and skip[y, x]:
-                hits[y, x] = 0
                 continue
             seeds += 1
-            hits[y, x] = 1 if first[y, x] > second[y, x] else 2
-            clean = min(first[y, x], second[y, x])
-            pixels[y, x] = np.float32(2.0) * clean
-            variance[y, x] = np.float32(4.0) * (read + max(clean, np.float32(0.0)) * per_count)
+            hits[y, x] = 1 if gap > zero else 2
+            pixels[y, x] = two * clean
+            variance[y, x] = np.float32(4.0) * (read + max(clean, zero) * per_count)
     return pixels, variance, hits, seeds
 
 
