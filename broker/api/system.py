@@ -10,7 +10,6 @@ from broker.api.questions import EXAMPLE_NIGHT, ShapeOf, SourcesOf
 from broker.api.resolve import parse_night
 from broker.api.rows import Row
 from broker.api.sources import Sources
-from broker.catalog.registry import read_definitions
 from broker.errors import BrokerError
 from broker.types import night_of
 from broker.units import unix_s_to_mjd_tai
@@ -47,7 +46,7 @@ def module_rows(sources: Sources) -> list[Row]:
 def catalog_rows(sources: Sources) -> list[Row]:
     """Return the defined catalogues; one without rows is "not installed" and is not searched."""
     rows = []
-    for name, definition in read_definitions().items():
+    for name, definition in sources.catalogs.definitions.items():
         installed = sources.catalogs.rows(name)
         rows.append(
             {

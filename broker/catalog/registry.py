@@ -6,7 +6,7 @@ error.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,12 @@ class Catalogs:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Catalogs, (self._path,))
+
+    @property
+    def definitions(self) -> Mapping[str, Definition]:
+        """What the catalogues are, by name; those that were defined at the first look."""
+        self._look()
+        return self._definitions
 
     def rows(self, name: str) -> Rows | None:
         """Return a catalogue's current rows; None if it has none yet.

@@ -31,8 +31,9 @@ def write_night(config: Config, tables: Tables, night: str, path: Path | None = 
         The Parquet file; default `nights/<run>/<night>.parquet` under the home.
     """
     file = path or config.run_path("nights") / f"{night}.parquet"
-    contributions = find_contributions(config.science.modules)
-    matches = [column for columns in definitions().values() for column in columns]
+    catalogs = definitions(config.catalog_path)
+    contributions = find_contributions(config.science.modules, catalogs=catalogs)
+    matches = [column for columns in catalogs.values() for column in columns]
     store = AlertStore(tables, config.the_run)
     write_night_table(store, night, file, matches=matches, outputs=contributions.qualified_columns)
     return file

@@ -14,7 +14,6 @@ from broker.api.questions import SourcesOf
 from broker.api.resolve import notations
 from broker.api.rows import flat_row, nested_row, object_name
 from broker.api.sources import Alert, Sources
-from broker.catalog.registry import read_definitions
 from broker.portal.app import address, as_data, pages_of
 from broker.portal.words import matches
 
@@ -39,7 +38,7 @@ def show_object(
     shown = _chosen(alerts, alert, name)
     row = flat_row(shown)
     history = history_rows(sources, alerts)[-_CHART_EPOCHS:]
-    definitions = list(read_definitions().values())
+    definitions = list(sources.catalogs.definitions.values())
     outputs = _outputs(sources, shown)
     cutouts, problem = _cutouts(sources, shown)
     return pages_of(request).page(
