@@ -213,9 +213,11 @@ def _zero_point(sources: Any, rows: Any, mag: F64) -> tuple[float, float, float,
     keep = np.ones(zero.size, bool)
     middle = float(np.median(zero))
     for _ in range(_ROUNDS):
-        spread = 1.4826 * float(np.median(np.abs(zero[keep] - middle)))
-        reach = _CLIP_SIGMAS * np.hypot(max(spread, _FLOOR_MAG), weight**-0.5)
-        keep = np.abs(zero - middle) <= reach
+        # In units of each star's own error: a bright variable is far off although faint stars
+        # scatter as much.
+        pull = (zero - middle) * np.sqrt(weight)
+        spread = 1.4826 * float(np.median(np.abs(pull[keep])))
+        keep = np.abs(pull) <= _CLIP_SIGMAS * max(spread, 1.0)
         middle = float(np.average(zero[keep], weights=weight[keep]))
     n = int(keep.sum())
     scatter = float(np.sqrt(np.average((zero[keep] - middle) ** 2, weights=weight[keep])))

@@ -21,6 +21,10 @@ _PIXEL_VARIANCE = 1.0 / 12.0
 _ROUNDS = 4
 _CLIP_SIGMAS = 3.0
 _WIDEST = 12.0
+_WIDTH_NOISE = 1.0
+"""Relative error of a width, times the S/N: that of Gaussian-weighted second moments."""
+
+_WIDTH_FLOOR = 0.004
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,8 @@ def fit_psf(image: Image, *, guess: float = 0.0) -> PsfModel:
     return _fit(image, best[1])
 
 
-def _widths(image: Image, sigma: float) -> tuple[F64, F64, F64, F64]:
-    """Return x, y, width and elongation of isolated bright sources."""
+def _widths(image: Image, sigma: float) -> tuple[F64, F64, F64, F64, F64]:
+    """Return x, y, width, elongation and the width's relative error of isolated sources."""
     unusable = image.is_masked(UNUSABLE)
     peaks = detect(
         image.pixels,
@@ -127,7 +131,8 @@ def _widths(image: Image, sigma: float) -> tuple[F64, F64, F64, F64]:
     )  # fmt: skip
     square = (fwhm / FWHM_PER_SIGMA) ** 2 - _PIXEL_VARIANCE
     good = np.isfinite(square) & (square > 0.1)
-    return x[good], y[good], np.sqrt(square[good]), elongation[good]
+    error = np.hypot(_WIDTH_NOISE / peaks.snr[chosen][good], _WIDTH_FLOOR)
+    return x[good], y[good], np.sqrt(square[good]), elongation[good], error
 
 
 def _centres(
@@ -158,20 +163,24 @@ def _half_sample_mode(values: F64) -> float:
 
 
 def _fit(image: Image, sigma: float) -> PsfModel:
-    x, y, widths, elongation = _widths(image, sigma)
+    x, y, widths, elongation, error = _widths(image, sigma)
     u, v = _unit(x, y, image.shape)
     mode = _half_sample_mode(widths)
-    keep = np.abs(widths - mode) < 0.25 * mode
+    keep = np.abs(widths - mode) < np.hypot(0.1 * mode, _CLIP_SIGMAS * error * mode)
+    keep &= np.abs(widths - mode) < 0.3 * mode
     solution = np.array([mode, 0.0, 0.0])
-    scatter = 0.0
+    rest = widths - mode
     for _ in range(2 * _ROUNDS):
-        enough = keep.sum() >= 4 * LEAST_STARS
-        design = np.column_stack([np.ones(u.size), u, v]) if enough else np.ones((u.size, 1))
-        found = np.linalg.lstsq(design[keep], widths[keep], rcond=None)[0]
-        solution = np.append(found, [0.0, 0.0])[:3] if not enough else found
+        # Bright stars first: their widths are known best, and few galaxies are as bright.
+        varies = keep.sum() >= 4 * LEAST_STARS
+        design = np.column_stack([np.ones(u.size), u, v]) if varies else np.ones((u.size, 1))
+        weighted = design[keep] / error[keep, None]
+        found = np.linalg.lstsq(weighted, widths[keep] / error[keep], rcond=None)[0]
+        solution = np.append(found, [0.0, 0.0])[:3]
         rest = widths - design @ found
-        scatter = 1.4826 * float(np.median(np.abs(rest[keep] - np.median(rest[keep]))))
-        new = np.abs(rest) < _CLIP_SIGMAS * max(scatter, 0.002 * mode)
+        pull = rest / (error * mode)
+        spread = 1.4826 * float(np.median(np.abs(pull[keep])))
+        new = np.abs(pull) < _CLIP_SIGMAS * max(spread, 1.0)
         if new.sum() < LEAST_STARS or np.array_equal(new, keep):
             break
         keep = new
@@ -180,6 +189,6 @@ def _fit(image: Image, sigma: float) -> PsfModel:
         (middle, right, up),
         image.shape,
         int(keep.sum()),
-        scatter,
+        1.4826 * float(np.median(np.abs(rest[keep]))),
         float(np.median(elongation[keep])),
     )
