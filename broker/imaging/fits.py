@@ -8,6 +8,7 @@ import json
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def read_frames(path: Path) -> list[Frame]:
     except (
         OSError,
         EOFError,
+        ImportError,
         zlib.error,
         ValueError,
         TypeError,
@@ -108,35 +110,24 @@ def read_frames(path: Path) -> list[Frame]:
         IndexError,
         Warning,
     ) as error:
-        raise AlertError(f"{path}: it is no whole FITS file: {error}", path=str(path)) from error
+        reason = " ".join(str(error).split())
+        raise AlertError(f"{path}: it is no whole FITS file: {reason}", path=str(path)) from error
     if not frames:
         raise AlertError(f"{path}: it has no two-dimensional image", path=str(path))
     return frames
 
 
-class _opened:  # noqa: N801 - a context manager, used like a function
-    """An open FITS file, its warnings of damage made errors."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a FITS file, warnings of damage made errors."""
+    from astropy.io import fits
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Any:
-        from astropy.io import fits
-
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
+    with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")
         for damage in ("truncated", "[Cc]hecksum", "Datasum", "Error validating header"):
             warnings.filterwarnings("error", message=f".*{damage}")
-        if not self._path.is_file():
-            raise FileNotFoundError(self._path)
-        self._units = fits.open(self._path, memmap=False, checksum=True, lazy_load_hdus=False)
-        return self._units
-
-    def __exit__(self, *error: object) -> None:
-        if hasattr(self, "_units"):
-            self._units.close()
-        self._warnings.__exit__(None, None, None)
+        with fits.open(file, memmap=False, checksum=True, lazy_load_hdus=False) as units:
+            yield units
 
 
 def _frames(path: Path, units: Any) -> Iterator[Frame]:
@@ -149,6 +140,8 @@ def _frames(path: Path, units: Any) -> Iterator[Frame]:
         if name in _OTHERS:
             continue
         data = _plane(unit.data, f"{path.name}[{index}]")
+        if data is None:
+            continue
         if pending is not None and name in {*_VARIANCES, *_MASKS}:
             pending = _joined(pending, name, data, unit.header)
             continue
@@ -159,12 +152,13 @@ def _frames(path: Path, units: Any) -> Iterator[Frame]:
         yield pending
 
 
-def _plane(data: Any, source: str) -> NDArray[Any]:
+def _plane(data: Any, source: str) -> NDArray[Any] | None:
+    """Return the pixels as a plane of the machine's own numbers; None for cubes and nothing."""
     if data is None:
-        raise AlertError(f"{source}: the image has no pixels")
+        return None
     plane = np.squeeze(np.asarray(data)) if data.ndim > 2 else np.asarray(data)
     if plane.ndim != 2 or 0 in plane.shape:
-        raise AlertError(f"{source}: its shape is {data.shape}; two dimensions are read")
+        return None
     if plane.dtype.kind not in "iuf":
         raise AlertError(f"{source}: its pixels are of type {plane.dtype}; numbers are read")
     # FITS is big-endian; compiled loops want the machine's own order.

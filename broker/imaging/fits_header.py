@@ -28,6 +28,7 @@ DETECTOR = ("DETECTOR", "CCDNUM", "DETNUM", "CCDID")
 _FILTER = ("FILTER", "BAND", "FILTER1", "FILTNAM", "FILTER2", "INSFILTE")
 _MIDDLE = ("MJDTAI", "MJD-AVG", "MJD-MID", "MJDMID")
 _START = ("MJD-OBS", "MJD-BEG", "MJDSTART", "MJD")
+_CELESTIAL = ("RA--", "DEC-", "GLON", "GLAT", "ELON", "ELAT")
 _MAX_SKY_SHIFT_PX = 1e-3
 _GRID = 9
 
@@ -139,7 +140,7 @@ def wcs_of(header: Header, shape: tuple[int, int]) -> tuple[Wcs | None, float]:
         equinox before 1984, or cannot be read.
     """
     kinds = (str(header.get("CTYPE1", "")).strip(), str(header.get("CTYPE2", "")).strip())
-    if not any(kinds) or kinds[0].startswith(("LINEAR", "PIXEL")):
+    if not any(kind.startswith(_CELESTIAL) for kind in kinds):
         return None, 0.0
     if not (kinds[0].startswith("RA--") and kinds[1].startswith("DEC-")):
         raise AlertError(f"the header's axes are {kinds}; RA and DEC, in this order, are read")

@@ -1,6 +1,7 @@
 """FITS files as cameras write them are read, ours are read by others, bad ones are named."""
 
 import gzip
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -194,6 +195,35 @@ def test_what_is_no_whole_image_is_refused_with_its_name(tmp_path):
     for name in [*bad, "table.fits", "absent.fits"]:
         with pytest.raises(AlertError, match=name):
             read_frames(tmp_path / name)
+
+
+def test_cubes_and_spectra_do_not_hide_the_images_of_a_file(tmp_path):
+    header = fits.Header({"CTYPE1": "LAMBDA", "CTYPE2": "ANGLE"})
+    fits.HDUList(
+        [
+            fits.PrimaryHDU(),
+            fits.ImageHDU(np.ones((3, 8, 9), np.float32)),
+            fits.ImageHDU(np.ones((8, 9), np.float32), header, name="SPECTRUM"),
+            fits.ImageHDU(np.ones((1, 8, 9), np.float32), fits.Header(WCS_HERE.header())),
+        ]
+    ).writeto(tmp_path / "m.fits")
+
+    frames = read_frames(tmp_path / "m.fits")
+
+    assert [frame.wcs is None for frame in frames] == [True, False]
+
+
+def test_a_damaged_file_leaves_nothing_open_and_warnings_as_they_were(tmp_path):
+    write_image(tmp_path / "a.fits", image())
+    content = bytearray((tmp_path / "a.fits").read_bytes())
+    content[9000] ^= 0x40
+    (tmp_path / "a.fits").write_bytes(bytes(content))
+    before = list(warnings.filters)
+
+    with pytest.raises(AlertError, match="Checksum"):
+        read_frames(tmp_path / "a.fits")
+
+    assert warnings.filters == before
 
 
 def test_an_image_without_a_wcs_is_refused(tmp_path):
