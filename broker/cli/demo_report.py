@@ -24,7 +24,7 @@ from broker.ops.night_report import (
     score_night,
     sources_of,
 )
-from broker.science import find_contributions
+from broker.science.installed import installed
 from broker.store.alerts import AlertStore
 from broker.store.ledger import Ledger
 from broker.store.table import Tables
@@ -74,7 +74,7 @@ class DemoReport:
 
 def _names(config: Config) -> list[str]:
     run = config.the_run
-    filters = find_contributions(config.science.modules).topics
+    filters = installed(config).topics
     return [run.public_topic(topic, "slim") for topic in filters]
 
 

@@ -38,12 +38,12 @@ def list_(ctx: click.Context, path: Path | None, as_json: bool) -> None:
 
     Example: broker module list --json
     """
-    from broker.science import ScienceModule, find_contributions
+    from broker.science import ScienceModule
     from broker.science.execute import tasks_of
+    from broker.science.installed import installed
 
     rows: list[dict[str, Any]] = []
-    filters = "" if path else load(ctx).filters_path
-    for task in tasks_of(find_contributions(_folder(ctx, path), filters=filters)):
+    for task in tasks_of(installed(load(ctx), path or "")):
         is_module = isinstance(task, ScienceModule)
         rows.append(
             {
@@ -213,13 +213,12 @@ def report(
     from broker.ops.alert_tables import Reading
     from broker.ops.module_page import plain_report, write_report
     from broker.ops.module_report import make_report
-    from broker.science import find_contributions
+    from broker.science.installed import installed
 
     if not nights and not files:
         raise click.UsageError("say which alerts: --night of the archive, or --on files")
     science, reading = load(ctx).science, Reading()
-    filters = "" if path else load(ctx).filters_path
-    found = find_contributions(_folder(ctx, path), filters=filters)
+    found = installed(load(ctx), path or "")
     alerts = as_packets_came(ctx, (nights, survey, files), reading)
     with earlier_of(ctx, against, name, found) as earlier:
         made = make_report(
@@ -276,14 +275,15 @@ def profile(
     """
     import dataclasses
 
-    from broker.science import find_contributions, sample_alerts
+    from broker.science import sample_alerts
     from broker.science.checks import subjects
+    from broker.science.installed import installed
     from broker.science.profile import profile as measure
     from broker.science.profile import profile_lines
 
     if lines and not name:
         raise click.UsageError("--lines needs a NAME")
-    found = find_contributions(_folder(ctx, path))
+    found = installed(load(ctx), path or "")
     tasks = [subject.task for subject in subjects(found, name or "")]
     on_files = read_alerts(files, load(ctx).catalog_path) if files else None
     alerts = sample_alerts(n_sample) if on_files is None else on_files

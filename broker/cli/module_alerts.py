@@ -88,8 +88,9 @@ def earlier_of(
     """Yield the previous version: code in a folder, or what was stored under a version."""
     from broker.cli.assemble import tables_of
     from broker.ops.module_report import earlier_code, earlier_stored
-    from broker.science import Runner, ScienceModule, find_contributions
+    from broker.science import Runner, ScienceModule
     from broker.science.checks import subjects
+    from broker.science.installed import installed
     from broker.store.alerts import AlertStore
 
     if against is None:
@@ -98,7 +99,7 @@ def earlier_of(
     place = Path(against)
     if place.is_dir():
         folder = place.parent if (place / "module.py").exists() else place
-        with Runner(find_contributions(folder)) as runner:
+        with Runner(installed(load(ctx), folder)) as runner:
             yield earlier_code(runner)
         return
     if not re.fullmatch(r"\d+\.\d+\.\d+", against):

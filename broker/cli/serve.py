@@ -34,9 +34,9 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
 
     from broker.api import Sources, make_app
     from broker.archive import Archive
-    from broker.catalog.registry import Catalogs, definitions
+    from broker.catalog.registry import Catalogs
     from broker.portal import add_portal
-    from broker.science import find_contributions
+    from broker.science.installed import installed
 
     patient = min(config.hbase.timeout_s, _PATIENCE_S)
     hbase = dataclasses.replace(config.hbase, timeout_s=patient)
@@ -48,9 +48,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
             topics=topics,
             archive=Archive(config.archive_path, config.the_run),
             catalogs=Catalogs(config.catalog_path),
-            contributions=find_contributions(
-                config.science.modules, catalogs=definitions(config.catalog_path)
-            ),
+            contributions=installed(config),
         )
         _check_run(config.the_run, tables.names())
         app = make_app(

@@ -84,11 +84,11 @@ def new(
     """
     from broker.cli.module_alerts import read_alerts
     from broker.errors import ConfigError
-    from broker.science import find_contributions
+    from broker.science.installed import installed
     from broker.science.user_filters import measure, store_user_filter, user_filter
 
     config = load(ctx)
-    among = find_contributions(config.science.modules, filters=config.filters_path)
+    among = installed(config)
     if name in among.topics:
         raise ConfigError(f"there is a topic {name} already; take another name", topic=name)
     chosen = user_filter(

@@ -20,7 +20,7 @@ from broker.alerts.adapters import find_adapters
 from broker.catalog.registry import install_catalog
 from broker.config import Config
 from broker.ops.processes import core_ms, usage
-from broker.science import find_contributions
+from broker.science.installed import installed
 from broker.simulation.packets import simulate_packets
 from broker.spark.decode import decode
 from broker.spark.session import make_session, stop_session
@@ -359,7 +359,7 @@ def _pump(topics: Topics, name: str, packets: Sequence[bytes], per_s: float) -> 
 def _spans(topics: Topics, run: Run, config: Config) -> list[float]:
     """Return the time from input to output of each packet published, the first third left out."""
     found: list[tuple[int, float]] = []
-    for topic in find_contributions(config.science.modules).topics:
+    for topic in installed(config).topics:
         name = run.public_topic(topic, "slim")
         for part in topics.ranges(name):
             for message in topics.read(

@@ -6,7 +6,7 @@ from broker.archive import Archive
 from broker.catalog.registry import definitions
 from broker.config import Config
 from broker.ops.night_table import write_night_table
-from broker.science import find_contributions
+from broker.science.installed import installed
 from broker.store.alerts import AlertStore
 from broker.store.ledger import Ledger
 from broker.store.table import Tables
@@ -32,7 +32,7 @@ def write_night(config: Config, tables: Tables, night: str, path: Path | None = 
     """
     file = path or config.run_path("nights") / f"{night}.parquet"
     catalogs = definitions(config.catalog_path)
-    contributions = find_contributions(config.science.modules, catalogs=catalogs)
+    contributions = installed(config)
     matches = [column for columns in catalogs.values() for column in columns]
     store = AlertStore(tables, config.the_run)
     write_night_table(store, night, file, matches=matches, outputs=contributions.qualified_columns)

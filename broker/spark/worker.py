@@ -6,7 +6,8 @@ from broker.alerts.adapters import find_adapters
 from broker.alerts.outgoing import packet_format
 from broker.catalog.registry import Catalogs, definitions
 from broker.config import Config
-from broker.science import Runner, find_contributions
+from broker.science import Runner
+from broker.science.installed import installed
 from broker.spark.enrich import Enricher
 from broker.store.alerts import AlertStore
 from broker.store.hbase import HBaseTables
@@ -36,9 +37,7 @@ def make_enricher(config: Config) -> Enricher:
         config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
     )
     catalogs = definitions(config.catalog_path)
-    contributions = find_contributions(
-        config.science.modules, catalogs=catalogs, filters=config.filters_path
-    )
+    contributions = installed(config)
     science = config.science
     runner = Runner(
         contributions,

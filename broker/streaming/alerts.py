@@ -14,7 +14,8 @@ from broker.alerts.outgoing import VARIANTS, PacketFormat, packet_format
 from broker.catalog.registry import definitions
 from broker.config import Config
 from broker.local.split import presplit
-from broker.science import Contributions, find_contributions
+from broker.science import Contributions
+from broker.science.installed import installed
 from broker.spark.decode import decode
 from broker.spark.enrich import contribution_labels
 from broker.spark.messages import OUTGOING_SQL
@@ -52,9 +53,7 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
         If Kafka or HBase does not answer.
     """
     catalogs = definitions(config.catalog_path)
-    contributions = find_contributions(
-        config.science.modules, catalogs=catalogs, filters=config.filters_path
-    )
+    contributions = installed(config)
     prepare(config, contributions, packet_format(contributions.qualified_columns, catalogs))
     messages = read_topics(
         spark, config, input_topics(config), max_per_trigger=config.stream.max_alerts_per_trigger
