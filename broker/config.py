@@ -17,6 +17,7 @@ from broker.errors import ConfigError
 from broker.types import LIVE, Run
 
 _PREFIX = "BROKER_"
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True)
@@ -154,24 +155,7 @@ class Config:
         taken = sorted(name for name, port in ports.items() if list(ports.values()).count(port) > 1)
         if taken:
             raise ConfigError(f"{' and '.join(taken)} are the same port; each needs its own")
-        positive = {
-            "kafka.heap_mb": self.kafka.heap_mb,
-            "kafka.partitions": self.kafka.partitions,
-            "hbase.heap_mb": self.hbase.heap_mb,
-            "hbase.regions": self.hbase.regions,
-            "stream.trigger_s": self.stream.trigger_s,
-            "stream.max_alerts_per_trigger": self.stream.max_alerts_per_trigger,
-            "stream.max_images_per_trigger": self.stream.max_images_per_trigger,
-            "stream.max_records_per_batch": self.stream.max_records_per_batch,
-            "serve.requests_per_s": self.serve.requests_per_s,
-            "serve.burst": self.serve.burst,
-            "science.ms_per_alert": self.science.ms_per_alert,
-            "science.memory_mb": self.science.memory_mb,
-            "science.failures_to_quarantine": self.science.failures_to_quarantine,
-        }
-        for name, value in positive.items():
-            if not value > 0:
-                raise ConfigError(f"{name} is {value}; it must be positive", setting=name)
+        _check_values(self)
 
     @property
     def the_run(self) -> Run:
@@ -199,6 +183,45 @@ class Config:
     def run_path(self, kind: str) -> Path:
         """Folder for one kind of data of this run: `checkpoints`, `templates`, `truth`."""
         return self.home / kind / self.run
+
+
+def _check_values(config: Config) -> None:
+    """Raise ConfigError at the first setting that cannot work."""
+    positive = {
+        "kafka.heap_mb": config.kafka.heap_mb,
+        "kafka.partitions": config.kafka.partitions,
+        "hbase.heap_mb": config.hbase.heap_mb,
+        "hbase.thrift_heap_mb": config.hbase.thrift_heap_mb,
+        "hbase.timeout_s": config.hbase.timeout_s,
+        "hbase.regions": config.hbase.regions,
+        "stream.driver_memory_mb": config.stream.driver_memory_mb,
+        "stream.trigger_s": config.stream.trigger_s,
+        "stream.max_alerts_per_trigger": config.stream.max_alerts_per_trigger,
+        "stream.max_images_per_trigger": config.stream.max_images_per_trigger,
+        "stream.max_records_per_batch": config.stream.max_records_per_batch,
+        "serve.requests_per_s": config.serve.requests_per_s,
+        "serve.burst": config.serve.burst,
+        "science.ms_per_alert": config.science.ms_per_alert,
+        "science.memory_mb": config.science.memory_mb,
+        "science.failures_to_quarantine": config.science.failures_to_quarantine,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise ConfigError(f"{name} is {value}; it must be positive", setting=name)
+    if not config.stream.idle_s >= 0:
+        raise ConfigError(
+            f"stream.idle_s is {config.stream.idle_s}; it cannot be negative",
+            setting="stream.idle_s",
+        )
+    hosts = {"kafka": config.kafka.host, "hbase": config.hbase.host, "serve": config.serve.host}
+    for name, host in hosts.items():
+        if not host:
+            raise ConfigError(f"{name}.host is empty; name a host", setting=f"{name}.host")
+    if config.log.level not in _LOG_LEVELS:
+        raise ConfigError(
+            f"log.level is {config.log.level!r}; use one of {', '.join(_LOG_LEVELS)}",
+            setting="log.level",
+        )
 
 
 def load_config(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -238,6 +261,10 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
         return tomllib.loads(chosen.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{chosen} is not TOML: {error}", path=str(chosen)) from error
+    except OSError as error:
+        raise ConfigError(
+            f"the settings file {chosen} cannot be read: {error.strerror}", path=str(chosen)
+        ) from error
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: str, name: str) -> None:
@@ -246,6 +273,8 @@ def _set(tree: dict[str, Any], keys: list[str], value: str, name: str) -> None:
     node = tree
     for key in keys[:-1]:
         node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"[{key}] must be a section: {name} sets a key in it", setting=key)
     node[keys[-1]] = value
 
 
