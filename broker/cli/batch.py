@@ -128,7 +128,13 @@ def clusters(ctx: click.Context, name: str, radius: float, min_points: int, out:
 
 @command.command()
 @click.argument("name")
-@click.option("--order", type=int, default=6, show_default=True, help="HEALPix order of the map.")
+@click.option(
+    "--order",
+    type=click.IntRange(0, 10),
+    default=6,
+    show_default=True,
+    help="HEALPix order of the map.",
+)
 @click.option("--out", required=True, type=_OUT, help="FITS file; a .png of the same name beside.")
 @click.pass_context
 def density(ctx: click.Context, name: str, order: int, out: Path) -> None:

@@ -17,7 +17,7 @@ from broker.cli.main import load
 from broker.cli.output import emit_json, json_option
 from broker.cli.simulate import own_catalogs
 from broker.config import Config
-from broker.errors import ServiceError
+from broker.errors import AlertError, ServiceError
 from broker.topics.topic import Message, Topics, TopicSettings
 
 _BAD_DATA = 20
@@ -143,6 +143,8 @@ def _packets_of_files(folder: Path) -> dict[str, list[bytes]]:
     for path in sorted(folder.rglob("*.avro")):
         packet = path.read_bytes()
         made["lsst" if packet[:1] == b"\x00" else "ztf"].append(packet)
+    if not any(made.values()):
+        raise AlertError(f"there is no .avro file in {folder}")
     return made
 
 

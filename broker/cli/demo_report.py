@@ -101,7 +101,8 @@ def make_report(
     accounts = accounts_of(topics, tables, run)
     scores = score_night(sources, config.run_path("truth") / f"{simulated['night']}.parquet")
     done = summary["queries"]
-    batches = Ledger(tables, run).batches(ALERTS_QUERY)[-done["alerts"]["batches"] :]
+    number = done["alerts"]["batches"]
+    batches = Ledger(tables, run).batches(ALERTS_QUERY)[-number:] if number else []
     megabytes = _megabytes(config, topics, marks)
     per_s = rates(batches, megabytes)
     stored = sum(batch.counts.get("stored", 0) for batch in batches)

@@ -133,7 +133,14 @@ def check(ctx: click.Context, name: str, path: Path | None, as_json: bool) -> No
     type=click.Path(exists=True, path_type=Path),
     help="A packet's file, or a folder of them; may be given several times. Default: a sample.",
 )
-@click.option("-n", "n_sample", default=20, show_default=True, help="Size of the sample.")
+@click.option(
+    "-n",
+    "n_sample",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Size of the sample.",
+)
 @path_option
 @json_option
 @click.pass_context
@@ -253,7 +260,14 @@ def report(
     type=click.Path(exists=True, path_type=Path),
     help="Packets in a file, or a folder of them. Default: a sample.",
 )
-@click.option("-n", "n_sample", default=500, show_default=True, help="Size of the sample.")
+@click.option(
+    "-n",
+    "n_sample",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    help="Size of the sample.",
+)
 @click.option("--lines", is_flag=True, help="Line by line of NAME's file.")
 @path_option
 @json_option

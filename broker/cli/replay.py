@@ -11,7 +11,8 @@ from broker.cli.assemble import topics_of
 from broker.cli.main import load
 from broker.cli.output import emit_json, json_option, progress
 from broker.config import Config
-from broker.replay.player import Packet, from_archive, from_files, parse_rate, replay
+from broker.errors import ConfigError
+from broker.replay.player import Packet, Rate, from_archive, from_files, parse_rate, replay
 from broker.topics.topic import TopicSettings
 from broker.types import Run
 
@@ -53,7 +54,7 @@ def command(
     config = load(ctx)
     run = Run(target) if target else config.the_run
     name = topic if topic.startswith("run.") else run.internal_topic(topic)
-    pace, until_ms = parse_rate(rate), _milliseconds(until)
+    pace, until_ms = _pace(rate), _milliseconds(until)
     packets = from_files(files) if files else _archived(config, survey, night or "")
     with topics_of(ctx) as topics, progress("packets", len(files) or None) as advance:
         topics.create(name, TopicSettings(partitions=config.kafka.partitions))
@@ -71,6 +72,13 @@ def _archived(config: Config, survey: str | None, night: str) -> Iterable[Packet
         raise click.UsageError("--night needs --survey")
     archive = Archive(config.archive_path, config.the_run)
     return from_archive(archive, survey=survey, night=night)
+
+
+def _pace(rate: str) -> Rate:
+    try:
+        return parse_rate(rate)
+    except ConfigError as error:
+        raise click.UsageError(f"--rate {error.message}") from error
 
 
 def _milliseconds(moment: str | None) -> int | None:
