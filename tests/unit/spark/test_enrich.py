@@ -398,16 +398,3 @@ def test_a_batch_of_several_surveys_goes_apart_and_comes_together(bench):
 
     assert [m.key for m in of_topic(sent, "run.test.bright.slim")] == [b"sim|1"]
     assert [letter.origin.topic for letter in bench.letters(sent)] == ["run.test.alerts.lsst"]
-
-
-def test_statistics_of_tasks_add_up():
-    total, one = BatchStats(), BatchStats({"stored": 2}, {"store": 0.5}, {"m": (1, "first")})
-
-    total.add(one).add(
-        BatchStats({"stored": 3, "deadLetters": 1}, {"store": 0.25}, {"m": (2, "last")})
-    )
-
-    assert total.counts == {"stored": 5, "deadLetters": 1}
-    assert total.seconds == {"store": 0.75}
-    assert total.failures == {"m": (3, "last")}
-    assert one.counts == {"stored": 2}
