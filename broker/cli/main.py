@@ -14,10 +14,19 @@ import click
 import broker.cli
 from broker import __version__
 from broker.config import Config, load_config
-from broker.errors import BrokerError
+from broker.errors import BrokerError, ConfigError
 from broker.log import set_up_logging
 
 _NOT_COMMANDS = {"__main__", "main", "assemble", "output", "demo_report", "module_alerts"}
+
+_EXTRAS = {
+    "client": {"kafka"},
+    "science": {"astropy", "cdshealpix", "isal", "matplotlib", "numba", "scipy"},
+    "serve": {"fastapi", "jinja2", "uvicorn"},
+    "stream": {"happybase", "psutil", "py4j", "pyspark", "thriftpy2", "zstandard"},
+    "test": {"photutils", "sep"},
+}
+"""What an installation without all extras may lack, by the extra that brings it."""
 
 
 class _Commands(click.Group):
@@ -74,12 +83,26 @@ def load(ctx: click.Context) -> Config:
 
 
 def main() -> None:
-    """Run the command; a `BrokerError` becomes one line and its exit code."""
+    """Run the command; a `BrokerError` becomes one line and its exit code.
+
+    So does a library that an extra brings and that is not installed.
+    """
     try:
         cli(standalone_mode=True)
     except BrokerError as error:
         click.echo(f"broker: {error.message}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        extra = next((name for name, holds in _EXTRAS.items() if library in holds), None)
+        if extra is None:
+            raise
+        click.echo(
+            f"broker: this needs {library}, which is not installed: "
+            f"pip install 'nightjar-broker[{extra}]'",
+            err=True,
+        )
+        sys.exit(ConfigError.exit_code)
     except BrokenPipeError:  # the reader of our output has gone: `broker … | head`
         sys.stderr.close()
         sys.exit(0)

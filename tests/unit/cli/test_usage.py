@@ -1,13 +1,17 @@
 """What cannot be meant is refused before any server is asked."""
 
+import subprocess
+import sys
+import tomllib
+
 import pytest
 from click.testing import CliRunner
 
 from broker.cli.demo import _packets_of_files
-from broker.cli.main import cli
+from broker.cli.main import _EXTRAS, cli
 from broker.errors import AlertError
 
-USAGE = 2
+USAGE, SET_UP = 2, 21
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,33 @@ def test_a_folder_without_packets_is_named_and_others_are_sorted_by_survey(tmp_p
     (tmp_path / "framed.avro").write_bytes(b"\x00\x00\x00\x00\x01")
     made = _packets_of_files(tmp_path)
     assert made == {"ztf": [b"Obj\x01"], "lsst": [b"\x00\x00\x00\x00\x01"]}
+
+
+@pytest.mark.parametrize(
+    ("library", "command", "extra"),
+    [("psutil", "status", "stream"), ("kafka", "topic list", "client")],
+)
+def test_a_library_that_is_not_installed_is_named_with_the_extra_that_brings_it(
+    tmp_path, library, command, extra
+):
+    code = (
+        f"import sys; sys.modules[{library!r}] = None; sys.argv[1:] = {command.split()}\n"
+        "from broker.cli.main import main; main()"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == SET_UP
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"broker: this needs {library}, which is not installed: "
+        f"pip install 'nightjar-broker[{extra}]'\n"
+    )
+
+
+def test_each_extra_that_is_named_exists(pytestconfig):
+    project = tomllib.loads((pytestconfig.rootpath / "pyproject.toml").read_text())["project"]
+
+    assert set(project["optional-dependencies"]) == set(_EXTRAS)
