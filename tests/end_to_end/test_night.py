@@ -133,7 +133,8 @@ def test_the_ledger_closes_on_what_kafka_holds(demo, broker, topics):
 
 def test_a_subscriber_needs_kafka_alone(demo, slim, stack):
     """The README's own block, with the port of these servers, and an end."""
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    (block,) = (block for block in blocks if "KafkaConsumer" in block)
     code = block.replace("127.0.0.1:19092", stack.kafka.bootstrap)
     code = code.replace('group_id="me"', 'group_id="me", consumer_timeout_ms=10000')
     assert stack.kafka.bootstrap in code
