@@ -95,7 +95,9 @@ def _next_night(config: Config) -> int:
     file = config.run_path("demo") / "next-night"
     index = int(file.read_text(encoding="ascii")) if file.exists() else 0
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(str(index + 1), encoding="ascii")
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(str(index + 1), encoding="ascii")
+    temporary.replace(file)  # never half a number
     return index
 
 

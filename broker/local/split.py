@@ -52,10 +52,12 @@ class Presplit:
 
         gateway, admin, _ = _admin(self)
         try:
-            _create(gateway, admin, name, families, split_keys)
+            table = gateway.jvm.org.apache.hadoop.hbase.TableName.valueOf(name)
+            if not admin.tableExists(table):
+                _create(gateway, admin, name, families, split_keys)
         except Py4JError as error:
-            reason = str(getattr(error, "java_exception", error)).splitlines()[0]
-            if "TableExistsException" not in reason:
+            reason = _reason(error)
+            if "TableExistsException" not in reason:  # another process was quicker
                 raise ServiceError(f"HBase did not create {name}: {reason}", table=name) from error
 
     def close(self) -> None:
@@ -105,6 +107,21 @@ def _admin(where: Presplit) -> tuple[Any, Any, Any]:
     settings.set("hbase.zookeeper.property.clientPort", str(where.zookeeper_port))
     settings.set("hbase.client.retries.number", "5")
     return gateway, hbase.client.ConnectionFactory.createConnection(settings).getAdmin(), java
+
+
+def _reason(error: BaseException) -> str:
+    """Return what Java said, in one line.
+
+    Spark, once it has run in this process, looks at the errors of every Java process as if they
+    were its own and fails in doing so; what Java said is then in the error before.
+    """
+    from py4j.protocol import Py4JJavaError
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, Py4JJavaError):
+        cause = cause.__context__
+    said = error if cause is None else cause.java_exception
+    return str(said).splitlines()[0]
 
 
 def _create(

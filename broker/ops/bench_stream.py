@@ -7,7 +7,6 @@ import importlib
 import itertools
 import shutil
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -327,11 +326,7 @@ def bench_latency(
     spark = make_session(config, "broker-bench")
     try:
         query = _start(spark, config, "alerts", survey)
-        pump = threading.Thread(
-            target=_pump, args=(topics, run.alerts_topic(survey), packets, per_s)
-        )
-        pump.start()
-        pump.join()
+        _pump(topics, run.alerts_topic(survey), packets, per_s)
         _wait(config, topics, ("alerts",), [query], run.alerts_topic(survey))
         query.stop()
     finally:

@@ -212,6 +212,7 @@ def run_queries(
                 one.stop()
             if is_own:
                 stop_session(spark)
+            _stopping.clear()  # a query that is started otherwise in this process may run
             topics.close()
     summary: dict[str, Any] = {one.name: one.summary() for one in running}
     return {"seconds": time.monotonic() - began, "queries": summary}

@@ -1,6 +1,7 @@
 """What only a Kafka server can show."""
 
 import pickle
+import time
 
 import pytest
 from kafka import KafkaProducer
@@ -26,10 +27,12 @@ def test_a_read_ends_although_the_last_offset_is_a_marker(kafka_topics, stack):
         producer.commit_transaction()
         producer.close()
 
-        (there,) = kafka_topics.ranges(name)
-        got = list(kafka_topics.read(name, partition=0, first=0, end=there.end))
+        limit = time.monotonic() + 20.0  # the server writes the marker after it has answered
+        while kafka_topics.ranges(name)[0].end < 2 and time.monotonic() < limit:
+            time.sleep(0.05)
+        got = list(kafka_topics.read(name, partition=0, first=0, end=2))
 
-        assert there.end == 2
+        assert kafka_topics.ranges(name)[0].end == 2
         assert [m.value for m in got] == [b"inside"]
         assert kafka_topics.get(got[0].coordinate) == got[0]
     finally:
