@@ -21,8 +21,8 @@ from broker.errors import AlertError, ServiceError
 from broker.topics.topic import Message, Topics, TopicSettings
 
 _BAD_DATA = 20
-_EVERY_S = 1.25
-"""Time between visits, real ones take 37 s for 189 detectors: two cores keep up with two. [s]"""
+_EVERY_S = 2.0
+"""Time between visits of two detectors: Rubin takes 37 s with 189. Two cores keep up. [s]"""
 
 _SURVEY_PACKETS = {"ztf": 200, "lsst": 60}
 """Simulated packets of real surveys that the demo sends beside its images."""
