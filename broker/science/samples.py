@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
 
 from broker.alerts.columns import (
     CANONICAL,
@@ -21,6 +22,7 @@ from broker.alerts.columns import (
 from broker.errors import ConfigError
 from broker.science.contract import ScienceModule, TopicFilter
 from broker.science.execute import OK, Models, run_batch, tasks_of
+from broker.science.light_curves import LightCurves
 from broker.science.registry import Catalogs, find_contributions
 
 _TONIGHT = 61_000.0
@@ -78,6 +80,44 @@ def sample_alerts(
                 pa.field(column.name, column.arrow_type, column.nullable), values
             )
     return table
+
+
+def light_curves(
+    mjd: NDArray[np.float64],
+    flux: ArrayLike,
+    err: ArrayLike,
+    band: ArrayLike,
+    kind: NDArray[np.integer[Any]] | None = None,
+) -> LightCurves:
+    """Return light curves of arrays, as a module's test injects them.
+
+    Parameters
+    ----------
+    mjd : NDArray[np.float64], shape (n_alerts, n_epochs)
+        Ascending times. [d]
+    flux, err, band : array_like
+        Fluxes and their errors [nJy], codes of bands; of that shape, or broadcast to it.
+    kind : NDArray, shape (n_alerts, n_epochs), optional
+        Kinds of entries; default all are detections.
+    """
+    n, k = mjd.shape
+    flat = [np.broadcast_to(x, mjd.shape).ravel() for x in (flux, err, band)]
+    return LightCurves(
+        np.repeat(np.arange(n), k),
+        mjd.ravel(),
+        flat[0].astype("f4"),
+        flat[1].astype("f4"),
+        n,
+        flat[2].astype("i1"),
+        None if kind is None else kind.ravel().astype("i1"),
+    )
+
+
+def ascending_times(rng: np.random.Generator, n: int, k: int, span: float) -> NDArray[np.float64]:
+    """Return k ascending times of n alerts within `span` days, the last of each MJD 61000. [d]"""
+    mjd = 61000.0 - np.sort(rng.uniform(0.0, span, (n, k)))[:, ::-1]
+    mjd[:, -1] = 61000.0
+    return mjd
 
 
 def _alert(rng: np.random.Generator, index: int, n_epochs: int, cutouts: bool) -> Row:

@@ -3,26 +3,11 @@
 import numpy as np
 import pytest
 
-from broker.science import LightCurves
+from broker.science.samples import light_curves as curves
 from broker.units import mag_to_flux
 from science_modules.colour.module import colour
 
 G, R, NEAR_IR, UNKNOWN = 1, 2, 3, -1
-
-
-def curves(mjd, flux, err, band, kind=None):
-    """Return light curves of arrays of shape (n_alerts, n_epochs)."""
-    n, k = mjd.shape
-    flat = [np.broadcast_to(x, mjd.shape).ravel() for x in (flux, err, band)]
-    return LightCurves(
-        np.repeat(np.arange(n), k),
-        mjd.ravel(),
-        flat[0].astype("f4"),
-        flat[1].astype("f4"),
-        n,
-        flat[2].astype("i1"),
-        None if kind is None else kind.ravel().astype("i1"),
-    )
 
 
 def test_pulls_are_standard_normal():

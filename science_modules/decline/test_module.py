@@ -3,31 +3,10 @@
 import numpy as np
 import pytest
 
-from broker.science import LightCurves
+from broker.science.samples import ascending_times as times
+from broker.science.samples import light_curves as curves
 from broker.units import mag_to_flux
 from science_modules.decline.module import decline
-
-
-def curves(mjd, flux, err, band, kind=None):
-    """Return light curves of arrays of shape (n_alerts, n_epochs)."""
-    n, k = mjd.shape
-    flat = [np.broadcast_to(x, mjd.shape).ravel() for x in (flux, err, band)]
-    return LightCurves(
-        np.repeat(np.arange(n), k),
-        mjd.ravel(),
-        flat[0].astype("f4"),
-        flat[1].astype("f4"),
-        n,
-        flat[2].astype("i1"),
-        None if kind is None else kind.ravel().astype("i1"),
-    )
-
-
-def times(rng, n, k, span):
-    """Return ascending times, the last of each alert's at MJD 61000."""
-    mjd = 61000.0 - np.sort(rng.uniform(0.0, span, (n, k)))[:, ::-1]
-    mjd[:, -1] = 61000.0
-    return mjd
 
 
 def test_pulls_of_the_rate_are_standard_normal():
