@@ -1,6 +1,5 @@
 """Topics as Python iterators of records."""
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from broker.avro import Schema, decode, unframe
 from broker.errors import AlertError, ConfigError
+from broker.topics.publish import read_schemas
 from broker.topics.topic import Message, Topics
 
 _AGO = re.compile(r"^-(\d+(?:\.\d+)?)([smhd])$")
@@ -59,20 +59,12 @@ class Schemas:
             If the topic does not have it.
         """
         if schema_id not in self._by_id:
-            self._read()
+            self._by_id |= read_schemas(self._topics, self._topic)
         if schema_id not in self._by_id:
             raise AlertError(
                 f"schema {schema_id} is not on topic {self._topic}", schema_id=schema_id
             )
         return self._by_id[schema_id]
-
-    def _read(self) -> None:
-        for part in self._topics.ranges(self._topic):
-            for message in self._topics.read(
-                self._topic, partition=part.partition, first=part.first, end=part.end
-            ):
-                if message.key is not None and message.value is not None:
-                    self._by_id[int(message.key)] = json.loads(message.value)
 
 
 def starting_offsets(

@@ -1,6 +1,6 @@
 """The report of a simulated night: what came out, against what was put in."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from broker.alerts.packet import decode_sim
 from broker.ops.accounts import Accounts
 from broker.simulation.scores import Scores, compare_with_truth
 from broker.store.ledger import Batch
-from broker.topics.topic import OffsetRange, Topics
+from broker.topics.topic import Message, Topics
 from broker.types import Coordinate, Run
 
 PUBLISHED_HEADER = b"imageTimestampMs"
@@ -92,13 +92,11 @@ def marks_of(topics: Topics, names: Iterable[str]) -> dict[tuple[str, int], int]
     }
 
 
-def new_since(topics: Topics, name: str, marks: Marks) -> list[OffsetRange]:
-    """Return what a topic holds that came after the marks were taken."""
-    return [
-        OffsetRange(name, part.partition, max(part.first, marks.get((name, part.partition), 0)),
-                    part.end)
-        for part in topics.ranges(name)
-    ]  # fmt: skip
+def new_since(topics: Topics, name: str, marks: Marks) -> Iterator[Message]:
+    """Yield what a topic holds that came after the marks were taken."""
+    for part in topics.ranges(name):
+        first = max(part.first, marks.get((name, part.partition), 0))
+        yield from topics.read(name, partition=part.partition, first=first, end=part.end)
 
 
 def sources_of(topics: Topics, run: Run, marks: Marks) -> tuple[pa.Table, dict[Coordinate, int]]:
@@ -113,14 +111,12 @@ def sources_of(topics: Topics, run: Run, marks: Marks) -> tuple[pa.Table, dict[C
     """
     rows: dict[int, dict[str, Any]] = {}
     published: dict[Coordinate, int] = {}
-    name = run.alerts_topic("sim")
-    for part in new_since(topics, name, marks):
-        for message in topics.read(name, partition=part.partition, first=part.first, end=part.end):
-            source = decode_sim(message.value or b"")["diaSource"]
-            rows[source["diaSourceId"]] = {key: source[key] for key in _SOURCE}
-            stamp = message.header(PUBLISHED_HEADER.decode())
-            if message.coordinate is not None and stamp is not None:
-                published[message.coordinate] = int(stamp)
+    for message in new_since(topics, run.alerts_topic("sim"), marks):
+        source = decode_sim(message.value or b"")["diaSource"]
+        rows[source["diaSourceId"]] = {key: source[key] for key in _SOURCE}
+        stamp = message.header(PUBLISHED_HEADER.decode())
+        if message.coordinate is not None and stamp is not None:
+            published[message.coordinate] = int(stamp)
     columns: dict[str, list[Any]] = {key: [row[key] for row in rows.values()] for key in _SOURCE}
     return pa.table(columns), published
 
@@ -133,14 +129,11 @@ def latencies(
     spans: list[float] = []
     for name in names:
         keys: set[bytes | None] = set()
-        for part in new_since(topics, name, marks):
-            for message in topics.read(
-                name, partition=part.partition, first=part.first, end=part.end
-            ):
-                keys.add(message.key)
-                origin = _coordinate(message.header("origin"))
-                if origin is not None and origin in published and message.timestamp_ms is not None:
-                    spans.append((message.timestamp_ms - published[origin]) / 1000.0)
+        for message in new_since(topics, name, marks):
+            keys.add(message.key)
+            origin = _coordinate(message.header("origin"))
+            if origin is not None and origin in published and message.timestamp_ms is not None:
+                spans.append((message.timestamp_ms - published[origin]) / 1000.0)
         counts[name] = len(keys)
     return counts, spans
 

@@ -13,7 +13,6 @@ from broker.alerts.adapters import find_adapters
 from broker.alerts.outgoing import VARIANTS, PacketFormat, packet_format
 from broker.catalog.registry import definitions
 from broker.config import Config
-from broker.local.split import presplit
 from broker.science import Contributions
 from broker.science.installed import installed
 from broker.spark.decode import decode
@@ -23,11 +22,16 @@ from broker.spark.stats import BatchStats
 from broker.spark.worker import enricher_for
 from broker.spark.write import StatsCollector, write_messages
 from broker.store.alerts import create_tables
-from broker.store.hbase import HBaseTables
 from broker.store.ledger import Ledger
 from broker.store.quarantine import Quarantine
 from broker.streaming.checkpoint import batch_ranges
-from broker.streaming.query import checkpoint_path, create_topics, read_topics, start_query
+from broker.streaming.query import (
+    checkpoint_path,
+    create_topics,
+    open_tables,
+    read_topics,
+    start_query,
+)
 from broker.topics.kafka import KafkaTopics
 from broker.topics.publish import store_schemas
 from broker.types import DEAD_LETTERS
@@ -67,7 +71,7 @@ def prepare(config: Config, contributions: Contributions, packets: PacketFormat)
     run = config.the_run
     public = [run.public_topic(t, variant) for t in contributions.topics for variant in VARIANTS]
     topics = KafkaTopics(config.kafka.bootstrap)
-    tables = _tables(config)
+    tables = open_tables(config)
     try:
         names = [*input_topics(config), run.internal_topic(DEAD_LETTERS), *public]
         create_topics(topics, config, names)
@@ -78,19 +82,12 @@ def prepare(config: Config, contributions: Contributions, packets: PacketFormat)
         tables.close()
 
 
-def _tables(config: Config) -> HBaseTables:
-    hbase = config.hbase
-    return HBaseTables(
-        hbase.host, hbase.thrift_port, timeout_s=hbase.timeout_s, presplit=presplit(config)
-    )
-
-
 def _each_batch(
     spark: SparkSession, config: Config, versions: Mapping[str, str]
 ) -> Callable[[DataFrame, int], None]:
     """Return what is done with a micro-batch, in the order that makes a repeat harmless."""
     collector = StatsCollector(spark.sparkContext)
-    tables = _tables(config)
+    tables = open_tables(config)
     ledger = Ledger(tables, config.the_run)
     quarantine = Quarantine(
         tables,

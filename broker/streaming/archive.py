@@ -15,13 +15,17 @@ from pyspark.sql.streaming import StreamingQuery
 from broker.alerts.adapters import find_adapters
 from broker.archive import ORIGIN_HEADER, Archive
 from broker.config import Config
-from broker.local.split import presplit
 from broker.spark.messages import Source
 from broker.store.alerts import create_tables
-from broker.store.hbase import HBaseTables
 from broker.store.ledger import Ledger
 from broker.streaming.checkpoint import batch_ranges
-from broker.streaming.query import checkpoint_path, create_topics, read_topics, start_query
+from broker.streaming.query import (
+    checkpoint_path,
+    create_topics,
+    open_tables,
+    read_topics,
+    start_query,
+)
 from broker.topics.kafka import KafkaTopics
 from broker.types import IMAGES
 
@@ -52,7 +56,7 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     """
     names = input_topics(config)
     topics = KafkaTopics(config.kafka.bootstrap)
-    tables = _tables(config)
+    tables = open_tables(config)
     try:
         create_topics(topics, config, names)
         create_tables(tables, config.the_run, config.hbase.regions)
@@ -70,16 +74,9 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     return start_query(messages, _each_batch(config), name=NAME, config=config, trigger_s=trigger_s)
 
 
-def _tables(config: Config) -> HBaseTables:
-    hbase = config.hbase
-    return HBaseTables(
-        hbase.host, hbase.thrift_port, timeout_s=hbase.timeout_s, presplit=presplit(config)
-    )
-
-
 def _each_batch(config: Config) -> Callable[[DataFrame, int], None]:
     """Return what is done with a micro-batch: files first, then the ledger."""
-    ledger = Ledger(_tables(config), config.the_run)
+    ledger = Ledger(open_tables(config), config.the_run)
     checkpoint = checkpoint_path(config, NAME)
 
     def each_batch(messages: DataFrame, batch_id: int) -> None:

@@ -18,11 +18,9 @@ from pyspark.sql.streaming import StreamingQuery
 
 from broker.config import Config
 from broker.imaging.templates import TemplateStore
-from broker.local.split import presplit
 from broker.spark.messages import OUTGOING_SQL, MessageRows, Source
 from broker.spark.write import write_messages
 from broker.store.alerts import create_tables
-from broker.store.hbase import HBaseTables
 from broker.store.ledger import Ledger
 from broker.store.objects import FAILED, AssociationStore, DetectorStore
 from broker.streaming.checkpoint import batch_ranges
@@ -44,7 +42,13 @@ from broker.streaming.image_steps import (
     process_image,
     table_from_bytes,
 )
-from broker.streaming.query import checkpoint_path, create_topics, read_topics, start_query
+from broker.streaming.query import (
+    checkpoint_path,
+    create_topics,
+    open_tables,
+    read_topics,
+    start_query,
+)
 from broker.topics.kafka import KafkaTopics
 from broker.topics.publish import dead_letters_topic
 from broker.types import IMAGES, Coordinate
@@ -97,7 +101,7 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
 def prepare(config: Config) -> None:
     """Make the topics and tables that are missing; process images that waited for templates."""
     run = config.the_run
-    topics, tables = KafkaTopics(config.kafka.bootstrap), _tables(config)
+    topics, tables = KafkaTopics(config.kafka.bootstrap), open_tables(config)
     try:
         out = [run.alerts_topic(SURVEY), dead_letters_topic(run)]
         create_topics(topics, config, [*input_topics(config), *out])
@@ -114,20 +118,13 @@ def prepare(config: Config) -> None:
         tables.close()
 
 
-def _tables(config: Config) -> HBaseTables:
-    hbase = config.hbase
-    return HBaseTables(
-        hbase.host, hbase.thrift_port, timeout_s=hbase.timeout_s, presplit=presplit(config)
-    )
-
-
 def _templates(config: Config) -> TemplateStore:
     return TemplateStore(config.run_path("templates"))
 
 
 def _each_batch(config: Config) -> Callable[[DataFrame, int], None]:
     """Return what is done with a micro-batch of images."""
-    tables, run = _tables(config), config.the_run
+    tables, run = open_tables(config), config.the_run
     associations, detectors = AssociationStore(tables, run), DetectorStore(tables, run)
     ledger = Ledger(tables, run)
     checkpoint = checkpoint_path(config, NAME)
@@ -169,7 +166,7 @@ def _counts(outcomes: list[ImageOutcome], associated: list[Associated]) -> dict[
 def _worker_parts(config: Config) -> tuple[TemplateStore, NightVersions, DetectorStore]:
     """Return what a Python worker keeps from batch to batch."""
     templates = _templates(config)
-    return templates, NightVersions(templates), DetectorStore(_tables(config), config.the_run)
+    return templates, NightVersions(templates), DetectorStore(open_tables(config), config.the_run)
 
 
 def _pixel_pass(config: Config) -> Callable[[Batches], Batches]:

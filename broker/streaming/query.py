@@ -17,7 +17,9 @@ from pyspark.sql.streaming import StreamingQuery
 
 from broker.config import Config
 from broker.errors import ConfigError, ServiceError
+from broker.local.split import presplit
 from broker.spark.session import make_session, stop_session
+from broker.store.hbase import HBaseTables
 from broker.streaming.checkpoint import (
     Offsets,
     committed,
@@ -65,6 +67,14 @@ class StoppingError(Exception):
 def checkpoint_path(config: Config, name: str) -> Path:
     """Return the folder of a query's checkpoint."""
     return config.run_path("checkpoints") / name
+
+
+def open_tables(config: Config) -> HBaseTables:
+    """Return the tables in HBase; those that are made get their regions at once."""
+    hbase = config.hbase
+    return HBaseTables(
+        hbase.host, hbase.thrift_port, timeout_s=hbase.timeout_s, presplit=presplit(config)
+    )
 
 
 def create_topics(topics: Topics, config: Config, names: Sequence[str]) -> None:
