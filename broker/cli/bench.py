@@ -205,17 +205,18 @@ def catalog(rows: int, as_json: bool) -> None:
     show_default=True,
     help="Measured passes of each step, after one that warms up.",
 )
+@click.option("--only", multiple=True, metavar="STEP", help="Only this step; may be repeated.")
 @json_option
-def image(side: int, repeats: int, as_json: bool) -> None:
+def image(side: int, repeats: int, only: tuple[str, ...], as_json: bool) -> None:
     """Measure the image steps, each beside a known program, on one core.
 
-    Times are processor time. Needs sep, which the test extra brings; ccdproc is used if there.
+    Times are processor time. Needs the programs to compare with, which the test extra brings.
 
-    Example: broker bench image --side 1024
+    Example: broker bench image --side 1024 --only detection
     """
-    from broker.ops.bench_image import bench_image
+    from broker.ops.image_bench import bench_image
 
-    found = bench_image(side=side, repeats=repeats, say=_say)
+    found = bench_image(side=side, repeats=repeats, only=only, say=_say)
     rows = [
         {
             "what": row.what,

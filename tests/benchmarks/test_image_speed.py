@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.ops.bench_image import bench_image
+from broker.ops.image_bench import bench_image
 
 
 @pytest.fixture(scope="module")
