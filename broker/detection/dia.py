@@ -62,10 +62,13 @@ class DiaResult:
         Columns of `broker.detection.columns.DIA_SOURCES` and the three cutouts, by identifier.
     scorecard : dict
         Numbers and words about the exposure and how well the template fitted.
+    evidence : Evidence
+        What the reliability of each source was judged by.
     """
 
     sources: pa.Table
     scorecard: dict[str, float | int | str] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
 
 def difference_and_detect(
@@ -135,16 +138,18 @@ def detect_on_difference(
             "match",
             nSources=len(peaks),
         )
-    sources = _measure(difference, peaks, version, chosen)
+    sources, evidence = _measure(difference, peaks, version, chosen)
     scorecard = difference.scorecard | {
         "limitingMag": _limiting_mag(difference),
         "nSources": len(peaks),
         "nReliable": int(np.count_nonzero(sources["reliability"].to_numpy() >= 0.5)),
     }
-    return DiaResult(sources, scorecard)
+    return DiaResult(sources, scorecard, evidence)
 
 
-def _measure(difference: Difference, peaks: Peaks, version: str, settings: DiaSettings) -> pa.Table:
+def _measure(
+    difference: Difference, peaks: Peaks, version: str, settings: DiaSettings
+) -> tuple[pa.Table, Evidence]:
     noise = Noise(difference.science.gain / difference.poisson_share, difference.floor)
     fits = fit_sources(
         difference.pixels,
@@ -158,12 +163,14 @@ def _measure(difference: Difference, peaks: Peaks, version: str, settings: DiaSe
     columns = _identity(difference, peaks, version)
     columns |= _positions(difference, fits)
     columns |= _fluxes(difference, peaks, fits)
-    columns |= _judgement(difference, peaks, fits, columns)
+    template_flux = columns["templateFlux"].to_numpy(zero_copy_only=False).astype(np.float64)
+    template_flux /= difference.science.flux_per_count
+    evidence = evidence_of(difference, peaks, fits, template_flux)
+    columns |= _judgement(difference, peaks, fits, evidence)
     columns |= _cutouts(difference, peaks, settings.cutout_px)
-    return pa.Table.from_pydict(
-        {f.name: pa.array(columns[f.name], f.type) for f in DIA_SOURCES_WITH_CUTOUTS},
-        schema=DIA_SOURCES_WITH_CUTOUTS,
-    )
+    schema = DIA_SOURCES_WITH_CUTOUTS
+    table = {f.name: pa.array(columns[f.name], f.type) for f in schema}
+    return pa.Table.from_pydict(table, schema=schema), evidence
 
 
 def _identity(difference: Difference, peaks: Peaks, version: str) -> dict[str, Any]:
@@ -294,14 +301,11 @@ def evidence_of(difference: Difference, peaks: Peaks, fits: Fits, template_flux:
 
 
 def _judgement(
-    difference: Difference, peaks: Peaks, fits: Fits, columns: dict[str, Any]
+    difference: Difference, peaks: Peaks, fits: Fits, evidence: Evidence
 ) -> dict[str, Any]:
-    image = difference.science
-    template_flux = columns["templateFlux"].to_numpy(zero_copy_only=False).astype(np.float64)
-    evidence = evidence_of(difference, peaks, fits, template_flux / image.flux_per_count)
     opposite, snr = evidence.opposite_snr, evidence.snr
     is_dipole = (opposite >= MIN_SNR) & (opposite >= MIN_SHARE * snr)
-    fwhm = evidence.width_ratio * image.wcs.scale_arcsec
+    fwhm = evidence.width_ratio * difference.science.wcs.scale_arcsec
     fwhm *= FWHM_PER_SIGMA * np.hypot(difference.psf_sigma, _PIXEL_SIGMA)
     return {
         "reliability": score(evidence),
