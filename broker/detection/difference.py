@@ -111,7 +111,7 @@ def subtract_template(
         If the exposure is masked or without noise, or the template does not lie on it.
     """
     science, scorecard = without_sky(image, cell_px=cell_px)
-    matched = _on_science_pixels(template, science)
+    matched = on_science_pixels(template, science)
     no_template = matched.is_masked(MaskPlane.NO_DATA)
     if no_template.all():
         raise AlertError("the template does not lie on the exposure")
@@ -172,7 +172,7 @@ def without_sky(image: Image, *, cell_px: int = 64) -> tuple[Image, dict[str, fl
     return image.with_arrays(pixels=pixels, variance=variance, mask=mask), scorecard
 
 
-def _on_science_pixels(template: Template, science: Image) -> Image:
+def on_science_pixels(template: Template, science: Image) -> Image:
     """Return the template on the exposure's pixels, in its counts by the zero points."""
     moved = warp(template.image, science.wcs, science.shape, coefficients=template.coefficients)
     scale = np.float32(10.0 ** (0.4 * (science.zero_point - template.image.zero_point)))
