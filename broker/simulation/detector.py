@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.imaging.isr import Box
 from broker.simulation.settings import Settings
 from broker.simulation.streams import generator
 
@@ -64,6 +65,17 @@ def make_detector(seed: int, settings: Settings, number: int) -> Detector:
         bias_level=1_000.0,
         saturation=62_000.0,
         dead=np.unique(np.concatenate([dead, *columns])).astype(np.int64),
+    )
+
+
+def amplifier_boxes(settings: Settings) -> tuple[Box, ...]:
+    """Return where the amplifiers are on a detector, row by row."""
+    rows, columns = settings.camera.amplifiers
+    height, width = settings.detector_px // rows, settings.detector_px // columns
+    return tuple(
+        Box(j * height, (j + 1) * height, i * width, (i + 1) * width)
+        for j in range(rows)
+        for i in range(columns)
     )
 
 

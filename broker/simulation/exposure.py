@@ -7,19 +7,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.errors import ConfigError
 from broker.imaging.image import Calibration, RawExposure
+from broker.imaging.isr import Box
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.wcs import Wcs
 from broker.simulation.cadence import Visit, detector_wcs
-from broker.simulation.contract import FloatArray
-from broker.simulation.detector import Detector, cosmic_rays, make_detector
-from broker.simulation.kernels import add_gaussians, add_plane, normal_table, read_out
+from broker.simulation.detector import Detector, amplifier_boxes, cosmic_rays, make_detector
+from broker.simulation.faults import NO_FAULTS, Faults
+from broker.simulation.kernels import add_plane, normal_table, read_out
+from broker.simulation.optics import Optics, make_optics, transparency, uneven
 from broker.simulation.scene import Scene, quiescent_flux, scene_of
 from broker.simulation.settings import Settings
 from broker.simulation.streams import generator, noise_key
 
-FLOOR_ELECTRONS = 0.02
-"""An object is drawn out to pixels of this expectation: a thousandth of the sky's noise. [e-]"""
+_FLAT_VIGNETTING, _FLAT_DUST = 0.6, 0.5
+"""Parts of a wrong flat's error."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,13 @@ def detector_of(seed: int, settings: Settings, number: int) -> Detector:
 
 
 def draw_exposure(
-    seed: int, settings: Settings, visit: Visit, detector: int, *, quiescent: bool = False
+    seed: int,
+    settings: Settings,
+    visit: Visit,
+    detector: int,
+    *,
+    quiescent: bool = False,
+    faults: Faults = NO_FAULTS,
 ) -> Drawn:
     """Draw what one detector records in one visit.
 
@@ -63,15 +72,25 @@ def draw_exposure(
     detector : int
     quiescent : bool
         With all transients as they are in the templates.
+    faults : Faults
+        What is wrong with it, besides.
     """
     scene = scene_of(seed, settings, visit.field, detector)
     ccd = detector_of(seed, settings, detector)
-    wcs = detector_wcs(settings, visit, detector)
-    static = expected_static(scene, settings, visit, wcs)
-    expected = static
+    stated = detector_wcs(settings, visit, detector)
+    optics, wcs = _light_path(seed, settings, visit, stated, faults)
+    light = np.zeros((settings.detector_px, settings.detector_px), dtype=np.float32)
+    if faults.clouds_mag == 0.0:
+        # Before the objects: then a sum of floats has one order, whatever else there is.
+        _add_sky(light, settings, visit)
+    add_static(light, scene, settings, visit, wcs, optics)
+    static = light
     if not quiescent:
-        expected = static.copy()
-        _add_changes(expected, scene, settings, visit, wcs)
+        light = static.copy()
+        _add_changes(light, scene, visit, wcs, optics)
+    static, expected = (
+        _dimmed(plane, seed, settings, visit, detector, faults) for plane in (static, light)
+    )
     key = noise_key(seed, "noise", visit.visit, detector)
     counts, struck = _read(
         expected,
@@ -80,9 +99,17 @@ def draw_exposure(
         generator(seed, "rays", visit.visit, detector),
         (settings.cosmic_rays_per_mpix * expected.size / 1e6 * visit.exposure_s / 30.0),
     )
+    if faults.bad_amplifier is not None:
+        boxes = amplifier_boxes(settings)
+        if not 0 <= faults.bad_amplifier < len(boxes):
+            raise ConfigError(
+                f"there is no amplifier {faults.bad_amplifier}: 0 to {len(boxes) - 1}"
+            )
+        rng = generator(seed, "bad amplifier", visit.visit, detector)
+        spoil_amplifier(counts, boxes[faults.bad_amplifier], ccd.bias_level, faults, rng)
     raw = RawExposure(
         pixels=counts,
-        wcs=wcs,
+        wcs=stated,
         psf=GaussianPsf(visit.psf_sigma(settings.scale_arcsec)),
         calibration=_calibration(visit, ccd),
         bias_level=ccd.bias_level,
@@ -90,51 +117,77 @@ def draw_exposure(
     return Drawn(raw, visit, static, struck)
 
 
-def expected_static(
-    scene: Scene, settings: Settings, visit: Visit, wcs: Wcs
-) -> NDArray[np.float32]:
-    """Return the expected electrons of sky, stars, galaxies, and transients at rest."""
-    shape = (settings.detector_px, settings.detector_px)
-    image = np.zeros(shape, dtype=np.float32)
-    add_plane(image, visit.sky_electrons(settings.scale_arcsec), *visit.sky_slope)
-    light = scene.static
-    x, y = wcs.sky_to_pixel(light.ra, light.dec)
-    psf = visit.psf_sigma(settings.scale_arcsec)
-    _draw(
+def add_static(
+    image: NDArray[np.float32],
+    scene: Scene,
+    settings: Settings,
+    visit: Visit,
+    wcs: Wcs,
+    optics: Optics,
+) -> None:
+    """Add the light of stars, galaxies and transients at rest, in place. [e-]"""
+    light, scale2 = scene.static, settings.scale_arcsec**2
+    optics.draw(
         image,
-        (x, y),
+        wcs.sky_to_pixel(light.ra, light.dec),
         light.band_flux(visit.band) / visit.flux_per_electron,
-        np.hypot(psf, light.sigma_x / settings.scale_arcsec),
-        np.hypot(psf, light.sigma_y / settings.scale_arcsec),
+        (light.sigma_x**2 / scale2, np.zeros(light.ra.size), light.sigma_y**2 / scale2),
     )
     for population in scene.transients:
         flux = quiescent_flux(population, visit.band) / visit.flux_per_electron
-        sigma = np.full(flux.size, psf)
-        _draw(image, wcs.sky_to_pixel(population.ra, population.dec), flux, sigma, sigma)
-    return image
+        optics.draw(image, wcs.sky_to_pixel(population.ra, population.dec), flux)
 
 
 def _add_changes(
-    image: NDArray[np.float32], scene: Scene, settings: Settings, visit: Visit, wcs: Wcs
+    image: NDArray[np.float32], scene: Scene, visit: Visit, wcs: Wcs, optics: Optics
 ) -> None:
     """Add the transients' light less that in the templates, in place. [e-]"""
     for population in scene.transients:
         kind = population.kind
         flux = kind.flux(visit.midpoint_mjd_tai, visit.band, population.params)
         change = (flux - quiescent_flux(population, visit.band)) / visit.flux_per_electron
-        sigma = np.full(change.size, visit.psf_sigma(settings.scale_arcsec))
-        _draw(image, wcs.sky_to_pixel(population.ra, population.dec), change, sigma, sigma)
+        optics.draw(image, wcs.sky_to_pixel(population.ra, population.dec), change)
 
 
-def _draw(
-    image: NDArray[np.float32],
-    places: tuple[FloatArray, FloatArray],
-    electrons: FloatArray,
-    sigma_x: FloatArray,
-    sigma_y: FloatArray,
-) -> None:
-    x, y = places
-    add_gaussians(image, x, y, electrons, sigma_x, sigma_y, FLOOR_ELECTRONS)
+def _add_sky(image: NDArray[np.float32], settings: Settings, visit: Visit) -> None:
+    add_plane(image, visit.sky_electrons(settings.scale_arcsec), *visit.sky_slope)
+
+
+def _light_path(
+    seed: int, settings: Settings, visit: Visit, stated: Wcs, faults: Faults
+) -> tuple[Optics, Wcs]:
+    """Return the optics of an exposure, and the WCS that it really has."""
+    angle, turn = generator(seed, "optics", visit.visit).uniform(0.0, 2.0 * np.pi, 2)
+    optics = make_optics(
+        visit.psf_sigma(settings.scale_arcsec), settings.detector_px, settings.camera, angle, faults
+    )
+    off = settings.camera.misregistration_px
+    dx, dy = faults.misregistration_px
+    wcs = stated.shifted(off * np.cos(turn) + dx, off * np.sin(turn) + dy)
+    return optics, wcs if off or dx or dy else stated
+
+
+def _dimmed(
+    light: NDArray[np.float32],
+    seed: int,
+    settings: Settings,
+    visit: Visit,
+    detector: int,
+    faults: Faults,
+) -> NDArray[np.float32]:
+    """Return the light that arrives: behind clouds, and as a wrong flat makes it look. [e-]"""
+    if faults.clouds_mag > 0.0:
+        light = light * transparency(faults, settings.detector_px)
+        _add_sky(light, settings, visit)
+    if faults.wrong_flat > 0.0:
+        lit = uneven(
+            generator(seed, "wrong flat", visit.visit, detector),
+            settings.detector_px,
+            vignetting=_FLAT_VIGNETTING * faults.wrong_flat,
+            dust=_FLAT_DUST * faults.wrong_flat,
+        )
+        light = light * lit
+    return light
 
 
 def _read(
@@ -156,6 +209,16 @@ def _read(
     flat[struck] = np.minimum(flat[struck] + added[struck] / ccd.gain, top).astype(np.uint16)
     flat[ccd.dead] = 0
     return counts, struck
+
+
+def spoil_amplifier(
+    counts: NDArray[np.uint16], view: Box, bias: float, faults: Faults, rng: np.random.Generator
+) -> None:
+    """Make the counts of one amplifier wrong, in place: its gain, and its noise. [ADU]"""
+    part = view.of(counts)
+    wrong = bias + (part - np.float64(bias)) * faults.amplifier_factor
+    wrong += rng.normal(0.0, faults.amplifier_noise, part.shape)
+    part[...] = np.where(part == 0, 0.0, np.rint(wrong).clip(1.0, 65_535.0)).astype(np.uint16)
 
 
 def _calibration(visit: Visit, ccd: Detector) -> Calibration:

@@ -64,12 +64,99 @@ def add_gaussians(
 
 
 @_compiled
-def _profile(out: Any, centre: float, sigma: float, sigmas: float, n: int) -> tuple[int, int]:
-    """Write the share of light in each pixel of one axis; return the first and the end."""
+def add_ellipses(
+    image: Any, x: Any, y: Any, flux: Any, xx: Any, xy: Any, yy: Any, floor: float
+) -> None:
+    """Add pixel-integrated Gaussians that may lie at any angle to an image, in place.
+
+    A pixel is integrated by Gauss's rule with three points along each axis: off by 2e-6 of the
+    peak at most for an axis of 1.2 pixels, 1e-7 from 2 on. The reach is that of `add_gaussians`.
+
+    Parameters
+    ----------
+    image : NDArray[np.float32], shape (ny, nx)
+    x, y : NDArray[np.float64], shape (n,)
+        Centres, which may be outside. [px]
+    flux : NDArray[np.float64], shape (n,)
+        Total of each; may be negative.
+    xx, xy, yy : NDArray[np.float64], shape (n,)
+        Second moments. [px²]
+    floor : float
+        In units of the image.
+    """
+    ny, nx = image.shape
+    line = np.empty(nx, np.float64)
+    for k in range(x.size):
+        det = xx[k] * yy[k] - xy[k] * xy[k]
+        peak = abs(flux[k]) / (2.0 * math.pi * math.sqrt(det))
+        sigmas = 5.0
+        if peak > floor:
+            sigmas = max(sigmas, math.sqrt(2.0 * math.log(peak / floor)))
+        x_first, x_end = _reach(x[k], math.sqrt(xx[k]), sigmas, nx)
+        y_first, y_end = _reach(y[k], math.sqrt(yy[k]), sigmas, ny)
+        if x_first >= x_end:
+            continue
+        a, b, c = yy[k] / det, -xy[k] / det, xx[k] / det
+        scale = flux[k] / (2.0 * math.pi * math.sqrt(det)) / 1296.0
+        for j in range(y_first, y_end):
+            for i in range(x_first, x_end):
+                line[i] = 0.0
+            for p in range(3):
+                dy = j - y[k] + (p - 1) * _NODE
+                for q in range(3):
+                    weight = scale * (10.0 + 6.0 * (p == 1)) * (10.0 + 6.0 * (q == 1))
+                    dx = (q - 1) * _NODE - x[k]
+                    _add_row(line, x_first, x_end, dx, dy, a, b, c, weight)
+            for i in range(x_first, x_end):
+                image[j, i] += np.float32(line[i])
+
+
+_NODE = math.sqrt(0.15)
+"""Gauss's points in a pixel: the middle, and this far to both sides."""
+
+
+@_compiled
+def _add_row(
+    line: Any, first: int, end: int, dx: float, dy: float, a: float, b: float, c: float, weight: Any
+) -> None:
+    """Add weight · exp(-(a u² + 2 b u dy + c dy²) / 2) at u = i + dx: outwards from the largest.
+
+    From one pixel to the next the exponential is multiplied by a factor, and that by a constant.
+    """
+    middle = int(min(max(math.floor(-b / a * dy - dx + 0.5), float(first)), float(end - 1)))
+    u = middle + dx
+    square = a * u * u + 2.0 * b * u * dy + c * dy * dy
+    if square > 1_400.0:
+        return
+    value = weight * math.exp(-0.5 * square)
+    slope, bend = a * u + b * dy, math.exp(-a)
+    up, down = math.exp(-slope - 0.5 * a), math.exp(slope - 0.5 * a)
+    here = value
+    for i in range(middle, end):
+        line[i] += here
+        here *= up
+        up *= bend
+    here = value
+    for i in range(middle - 1, first - 1, -1):
+        here *= down
+        down *= bend
+        line[i] += here
+
+
+@_compiled
+def _reach(centre: float, sigma: float, sigmas: float, n: int) -> tuple[int, int]:
+    """Return the first pixel of one axis that is drawn, and the end."""
     reach = min(math.ceil(sigmas * sigma), float(MAX_REACH_PX))
     nearest = math.floor(centre + 0.5)
     first = int(max(nearest - reach, 0.0))
     end = int(min(nearest + reach + 1.0, float(n)))
+    return (first, end) if first < end else (0, 0)
+
+
+@_compiled
+def _profile(out: Any, centre: float, sigma: float, sigmas: float, n: int) -> tuple[int, int]:
+    """Write the share of light in each pixel of one axis; return the first and the end."""
+    first, end = _reach(centre, sigma, sigmas, n)
     if first >= end:
         return 0, 0
     scale = 1.0 / (math.sqrt(2.0) * sigma)

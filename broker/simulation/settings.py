@@ -23,6 +23,101 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Camera:
+    """What optics and detectors do to the light; every effect is off at 0.
+
+    Parameters
+    ----------
+    amplifiers : (int, int)
+        Rows and columns of amplifiers on a detector.
+    psf_variation : float
+        The PSF's width changes over a detector by this share in all.
+    psf_ellipticity : float
+        Largest ellipticity of the PSF.
+    misregistration_px : float
+        The stated WCS of each exposure is off by this, in any direction. [px]
+    overscan_px : int
+        Columns of each amplifier that see no light. At 0 a detector is an ideal one, and nothing
+        that follows happens; else exposures are raw, and have it taken out again.
+    overscan_drift : float
+        How far an amplifier's level wanders while it is read. [ADU]
+    bias_structure : float
+        Rms of what a bias exposure shows beside that level. [ADU]
+    dark_e_s : float
+        Dark current. [e-/s]
+    hot_pixels_per_mpix : float
+        Pixels with a thousand times that and more.
+    vignetting, dust, pixel_response : float
+        Of the flat: light lost in a corner and under a grain of dust, and 1-sigma differences of
+        pixels' sensitivity, as shares.
+    gain_scatter, read_noise_scatter : float
+        1-sigma relative differences of amplifiers.
+    nonlinearity : float
+        Share of the counts that is missing at 50,000 counts.
+    full_well_e : float
+        Electrons that a pixel holds; what is more bleeds along its column. 0 is without end. [e-]
+    snaps : int
+        Exposures that a visit is split into, 1 or 2.
+    """
+
+    amplifiers: tuple[int, int] = (2, 4)
+    psf_variation: float = 0.0
+    psf_ellipticity: float = 0.0
+    misregistration_px: float = 0.0
+    overscan_px: int = 0
+    overscan_drift: float = 0.0
+    bias_structure: float = 0.0
+    dark_e_s: float = 0.0
+    hot_pixels_per_mpix: float = 0.0
+    vignetting: float = 0.0
+    dust: float = 0.0
+    pixel_response: float = 0.0
+    gain_scatter: float = 0.0
+    read_noise_scatter: float = 0.0
+    nonlinearity: float = 0.0
+    full_well_e: float = 0.0
+    snaps: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.amplifiers) < 1:
+            raise ConfigError(f"amplifiers are {self.amplifiers}; at least 1 × 1 are needed")
+        if self.snaps not in (1, 2):
+            raise ConfigError(f"a visit has 1 or 2 snaps, not {self.snaps}")
+        numbers = [value for value in vars(self).values() if isinstance(value, float | int)]
+        if min(numbers) < 0.0:
+            raise ConfigError(f"no effect of a camera can be negative: {self}")
+        for name in ("psf_variation", "psf_ellipticity", "vignetting", "dust", "nonlinearity"):
+            if getattr(self, name) >= 0.5:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be below 0.5")
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether exposures are raw: with overscan, and a signature to be taken out."""
+        return self.overscan_px > 0
+
+
+IDEAL_CAMERA = Camera()
+"""One gain, a level bias, a round PSF that is the same everywhere."""
+
+REAL_CAMERA = Camera(
+    overscan_px=32,
+    overscan_drift=3.0,
+    bias_structure=2.0,
+    dark_e_s=0.2,
+    hot_pixels_per_mpix=50.0,
+    vignetting=0.08,
+    dust=0.03,
+    pixel_response=0.008,
+    gain_scatter=0.03,
+    read_noise_scatter=0.05,
+    nonlinearity=0.02,
+    full_well_e=100_000.0,
+    snaps=2,
+)
+"""Eight amplifiers and two snaps: what such a detector does, all at once; the PSF is ideal."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything a simulated survey is made from, but its seed.
 
@@ -56,6 +151,7 @@ class Settings:
         Smallest and largest amplitude. [nJy]
     cosmic_rays_per_mpix : float
         Hits in 30 s on a million pixels.
+    camera : Camera
     """
 
     fields: tuple[Field, ...] = (Field("cosmos", 150.11, 2.23), Field("ecdfs", 53.12, -28.10))
@@ -76,6 +172,7 @@ class Settings:
     galaxy_mags: tuple[float, float] = (18.0, 23.5)
     transient_fluxes: tuple[float, float] = (500.0, 25_000.0)
     cosmic_rays_per_mpix: float = 3.0
+    camera: Camera = IDEAL_CAMERA
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.bands) - set(BANDS))
@@ -84,6 +181,11 @@ class Settings:
         for name in ("visits_per_band", "detectors", "detector_px", "template_visits"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        rows, columns = self.camera.amplifiers
+        if self.detector_px % rows or self.detector_px % columns:
+            raise ConfigError(
+                f"a detector of {self.detector_px} px cannot be {rows} × {columns} equal amplifiers"
+            )
         if not self.fields:
             raise ConfigError("there is no field to look at")
         if self.dither_px > self.template_margin_px - 4:

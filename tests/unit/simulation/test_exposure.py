@@ -12,9 +12,10 @@ from scipy.stats import kstest
 from broker.imaging.message import decode_raw
 from broker.imaging.psf import GaussianPsf
 from broker.simulation.detector import cosmic_rays, make_detector
-from broker.simulation.exposure import FLOOR_ELECTRONS, draw_exposure
+from broker.simulation.exposure import draw_exposure
 from broker.simulation.kernels import add_gaussians, add_plane, normal_table, read_out
 from broker.simulation.observatory import simulate_night
+from broker.simulation.optics import FLOOR_ELECTRONS
 from broker.simulation.scene import _DISC, patches_of, scene_of
 from broker.simulation.settings import DEMO, TEST
 
