@@ -138,6 +138,23 @@ def compare_with_truth(
     )
 
 
+def matched_sources(
+    sources: pa.Table, truth: pa.Table, *, match_arcsec: float = MATCH_ARCSEC
+) -> NDArray[np.int64]:
+    """Return the row of each transient's diaSource, -1 for none, shape (n_transients,).
+
+    Parameters
+    ----------
+    sources, truth : pa.Table
+        As for `compare_with_truth`; of the sources the columns visit, detector, ra, dec, psfFlux.
+    match_arcsec : float
+        Largest separation of a pair.
+    """
+    found = {n: sources[n].to_numpy() for n in ("visit", "detector", "ra", "dec", "psfFlux")}
+    true = {n: truth[n].to_numpy(zero_copy_only=False) for n in _TRUTH_COLUMNS}
+    return _match(found, true, match_arcsec)
+
+
 _SOURCE_COLUMNS = (
     "visit",
     "detector",
