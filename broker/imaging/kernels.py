@@ -86,49 +86,75 @@ def convolve_symmetric(image: F32, taps: tuple[Any, ...]) -> F32:
     return out
 
 
+RUN_PX = 32
+"""A kernel that varies over an image is constant over squares of this side. [pixel]"""
+
+
 @compiled
-def convolve_columns(image: F32, taps: F32) -> F32:
-    """Convolve along y with any odd filter, out[y] = sum of taps[j] image[y - (j - radius)]."""
+def convolve_varying(image: F32, along_y: F32, along_x: F32, width: tuple[Any, ...]) -> F32:
+    """Convolve with a sum of separable filters that change over the image; outside it is zero.
+
+    Parameters
+    ----------
+    image : NDArray[np.float32], shape (ny, nx)
+    along_y : NDArray[np.float32], shape (n_filters, n_taps)
+        The same everywhere; n_taps is odd.
+    along_x : NDArray[np.float32], shape (n_filters, n_bands, n_runs, n_taps)
+        What goes with each of them in each square of `RUN_PX` by `RUN_PX` pixels.
+    width : tuple, length n_taps
+        Only its length counts: in a tuple the compiler knows it.
+
+    Notes
+    -----
+    The rows that are needed stand in a ring, each twice, so that any n_taps of them follow one
+    another; its rows are longer than the image's, or those of a power of two would all fall on the
+    same lines of the cache. Loops of fixed length stay in the processor's vector registers.
+    """
     ny, nx = image.shape
-    radius = taps.size // 2
-    out = np.zeros((ny, nx), np.float32)
-    for y in range(ny):
-        for j in range(taps.size):
-            source = y - (j - radius)
-            if 0 <= source < ny and taps[j] != 0.0:
-                tap = taps[j]
-                for x in range(nx):
-                    out[y, x] += tap * image[source, x]
+    n_taps = len(width)
+    radius, runs = n_taps // 2, along_x.shape[2]
+    ring = np.zeros((2 * n_taps, runs * RUN_PX + 48), np.float32)
+    line = np.zeros(runs * RUN_PX + 2 * radius, np.float32)
+    total = np.zeros(runs * RUN_PX, np.float32)
+    out = np.empty((ny, nx), np.float32)
+    for new in range(ny + radius):
+        slot, y = new % n_taps, new - radius
+        for copy in (slot, slot + n_taps):
+            if new < ny:
+                ring[copy, :nx] = image[new]
+            else:
+                ring[copy] = 0.0
+        if y < 0:
+            continue
+        first = (slot + 1) % n_taps
+        total[:] = 0.0
+        for f in range(along_y.shape[0]):
+            for k in range(runs):
+                _column_run(ring[first : first + n_taps, k * RUN_PX : (k + 1) * RUN_PX],
+                            along_y[f], width, line[radius + k * RUN_PX :])  # fmt: skip
+            for k in range(runs):
+                _row_run(line[k * RUN_PX :], along_x[f, y // RUN_PX, k], width,
+                         total[k * RUN_PX :])  # fmt: skip
+        out[y] = total[:nx]
     return out
 
 
 @compiled
-def add_convolved_rows(out: F32, image: F32, taps: F32, run: int) -> None:
-    """Convolve along x with a filter that changes along the image, and add to `out`.
+def _column_run(rows: F32, taps: F32, width: tuple[Any, ...], out: F32) -> None:
+    for x in range(RUN_PX):
+        value = np.float32(0.0)
+        for j in range(len(width)):
+            value += taps[len(width) - 1 - j] * rows[j, x]
+        out[x] = value
 
-    Parameters
-    ----------
-    out, image : NDArray[np.float32], shape (ny, nx)
-    taps : NDArray[np.float32], shape (n_bands, n_runs, n_taps)
-        The filter of each run of `run` pixels in each band of `run` rows.
-    run : int
-        Length of a run. [pixel]
-    """
-    ny, nx = image.shape
-    n_taps = taps.shape[2]
-    radius = n_taps // 2
-    row = np.zeros(nx + 2 * radius, np.float32)
-    for y in range(ny):
-        for x in range(nx):
-            row[x + radius] = image[y, x]
-        for k in range(taps.shape[1]):
-            first = k * run
-            last = min(nx, first + run)
-            for j in range(n_taps):
-                tap = taps[y // run, k, j]
-                shift = 2 * radius - j
-                for x in range(first, last):
-                    out[y, x] += tap * row[x + shift]
+
+@compiled
+def _row_run(line: F32, taps: F32, width: tuple[Any, ...], out: F32) -> None:
+    for x in range(RUN_PX):
+        value = out[x]
+        for j in range(len(width)):
+            value += taps[len(width) - 1 - j] * line[x + j]
+        out[x] = value
 
 
 @compiled
@@ -281,19 +307,28 @@ def warp_planes(
             out_mask[y, x] = mask[j, i] | mask[j, i + 1] | mask[j + 1, i] | mask[j + 1, i + 1]
 
 
-@compiled
 def grow(marked: Bools, radius: int) -> Bools:
     """Return the pixels within a square of 2 radius + 1 around any marked pixel."""
+    grown: Bools = _grow(marked.view(np.uint8), radius).view(np.bool_)
+    return grown
+
+
+@compiled
+def _grow(marked: Any, radius: int) -> Any:
+    # Whole rows are combined at once, along x as along y: bytes, many to a vector instruction.
     ny, nx = marked.shape
-    wide = np.zeros((ny, nx), np.bool_)
+    wide = np.zeros((ny, nx), np.uint8)
+    out = np.zeros((ny, nx), np.uint8)
+    row = np.zeros(nx + 2 * radius, np.uint8)
     for y in range(ny):
-        reach = -1
-        for x in range(nx + radius):
-            if x < nx and marked[y, x]:
-                reach = x + 2 * radius
-            if x >= radius and x <= reach:
-                wide[y, x - radius] = True
-    out = np.zeros((ny, nx), np.bool_)
+        marks = np.uint8(0)
+        for x in range(nx):
+            row[x + radius] = marked[y, x]
+            marks |= marked[y, x]
+        if marks != 0:
+            for shift in range(2 * radius + 1):
+                for x in range(nx):
+                    wide[y, x] |= row[x + shift]
     for y in range(ny):
         for k in range(max(0, y - radius), min(ny, y + radius + 1)):
             for x in range(nx):

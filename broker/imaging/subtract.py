@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import AlertError
-from broker.imaging.kernels import F32, Bools, add_convolved_rows, convolve_columns
+from broker.imaging.kernels import F32, RUN_PX, Bools, convolve_varying
 
 F64 = NDArray[np.float64]
-
-RUN_PX = 32
-"""The kernel is constant over squares of this side. [pixel]"""
 
 STAMP_HALF = 9
 REJECT_CHI2 = 2.5
@@ -36,6 +33,8 @@ _MAX_ORDER = 2
 _ROUNDS = 8
 _LEAST_STARS = 3
 _PIXELS_A_COLUMN = 60
+_RADII = (4, 6, 8, 10, 13, 20, 30)
+_WIDEST_FITTED = 13
 _CONDITION = 1e-9
 _LEAST_SIGMA = 0.7
 _WIDE = 1.7
@@ -72,6 +71,11 @@ class Basis:
         return one[list(self.along_y)] * one[list(self.along_x)]
 
 
+def _round_up(reach: float) -> int:
+    """Return a kernel's radius, one of few: each is compiled for itself."""
+    return next((radius for radius in _RADII if radius >= reach), _RADII[-1])
+
+
 def make_basis(broadening: float) -> Basis:
     """Return a basis for a kernel of a given width.
 
@@ -81,7 +85,7 @@ def make_basis(broadening: float) -> Basis:
         Width of the Gaussian that turns the one PSF into the other. [pixel]
     """
     main = max(_LEAST_SIGMA, broadening)
-    radius = int(min(13, max(4, np.ceil(3.5 * main))))
+    radius = _round_up(min(3.5 * main, _WIDEST_FITTED))
     u = np.arange(-radius, radius + 1, dtype=np.float64)
     filters: list[F64] = []
     along_y: list[int] = []
@@ -147,17 +151,23 @@ class Kernel:
         run = np.arange(0, nx, RUN_PX) + RUN_PX / 2.0
         yy, xx = np.meshgrid(band, run, indexing="ij")
         values = np.einsum("tp,pyx->tyx", self.terms, polynomials(xx, yy, self.shape))
-        out = np.zeros(self.shape, np.float32)
         filters = self.basis.filters
+        downs, taps = [], []
         for b in sorted(set(self.basis.along_y)):
             mine = [t for t, k in enumerate(self.basis.along_y) if k == b]
-            along_x = filters[[self.basis.along_x[t] for t in mine]]
-            taps = np.einsum("tyx,tu->yxu", values[mine], along_x)
-            if not np.any(taps):
-                continue
-            columns = convolve_columns(image, filters[b].astype(np.float32))
-            add_convolved_rows(out, columns, taps.astype(np.float32), RUN_PX)
-        return out
+            if np.any(values[mine]):
+                along_x = filters[[self.basis.along_x[t] for t in mine]]
+                downs.append(filters[b])
+                taps.append(np.einsum("tyx,tu->yxu", values[mine], along_x))
+        width = (0,) * filters.shape[1]
+        return np.asarray(
+            convolve_varying(
+                np.ascontiguousarray(image),
+                np.array(downs, np.float32),
+                np.array(taps, np.float32),
+                width,
+            )
+        )
 
     def background_plane(self) -> F32:
         """Return the differential background, shape (ny, nx)."""
@@ -350,7 +360,7 @@ def _kernel(
 def gaussian_kernel(broadening: float, shape: tuple[int, int]) -> Kernel:
     """Return the kernel of a given width and sum 1: for an image with too few stars for a fit."""
     sigma = max(broadening, 0.05)
-    radius = int(max(1, np.ceil(4.0 * sigma)))
+    radius = _round_up(4.0 * sigma)
     u = np.arange(-radius, radius + 1, dtype=np.float64)
     filters = np.exp(-0.5 * (u / sigma) ** 2)[None]
     terms = np.zeros((1, 6))

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from broker.imaging.kernels import (
-    convolve_columns,
+    RUN_PX,
     convolve_symmetric,
+    convolve_varying,
     filter_radius,
     gaussian_taps,
     grow,
@@ -28,14 +29,22 @@ def test_the_separable_convolution_is_scipys_also_in_images_smaller_than_the_fil
     np.testing.assert_allclose(got, oracle, atol=1e-6)
 
 
-def test_columns_are_convolved_and_not_correlated():
-    pixels = np.random.default_rng(2).normal(size=(30, 8)).astype(np.float32)
-    taps = np.array([0.1, 0.5, -0.3, 0.2, 0.7], np.float32)
+@pytest.mark.parametrize("shape", [(70, 90), (64, 64), (3, 40)])
+def test_a_kernel_that_varies_is_in_each_square_the_plain_convolution_with_its_own(shape):
+    rng = np.random.default_rng(2)
+    pixels = rng.normal(size=shape).astype(np.float32)
+    along_y = rng.normal(size=(2, 9)).astype(np.float32)
+    squares = [-(-n // RUN_PX) for n in shape]
+    along_x = rng.normal(size=(2, *squares, 9)).astype(np.float32)
 
-    got = convolve_columns(pixels, taps)
+    got = convolve_varying(pixels, along_y, along_x, (0,) * 9)
 
-    oracle = ndimage.convolve1d(pixels.astype(float), taps, axis=0, mode="constant")
-    np.testing.assert_allclose(got, oracle, atol=1e-6)
+    for j in range(squares[0]):
+        for i in range(squares[1]):
+            kernel = np.einsum("fy,fx->yx", along_y, along_x[:, j, i])
+            whole = ndimage.convolve(pixels.astype(float), kernel.astype(float), mode="constant")
+            here = np.s_[j * RUN_PX : (j + 1) * RUN_PX, i * RUN_PX : (i + 1) * RUN_PX]
+            np.testing.assert_allclose(got[here], whole[here], atol=3e-5)
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,9 +5,9 @@ import pytest
 
 from broker.errors import AlertError
 from broker.imaging.kernel_stars import kernel_stars
+from broker.imaging.kernels import RUN_PX
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.subtract import (
-    RUN_PX,
     fit_kernel,
     gaussian_kernel,
     polynomials,
