@@ -20,7 +20,7 @@ def test_every_step_has_a_number(rows):
     "what",
     [
         "signature removal - NumPy [e-]",
-        "background, bias in sky sigma",
+        "background, 240 sources/Mpix, |bias| / sky sigma",
         "cutout [bytes]",
         "detection - SEP, completeness",
     ],
