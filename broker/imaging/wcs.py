@@ -4,6 +4,7 @@ Formulae: Calabretta & Greisen 2002, A&A 395 1077, sections 2 and 5.1.3. Pixels 
 their centres are at whole numbers, x along a row; a FITS header counts from 1.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class Wcs:
     def __post_init__(self) -> None:
         (a, b), (c, d) = self.cd
         numbers = (self.crval_ra, self.crval_dec, self.crpix_x, self.crpix_y, a, b, c, d)
-        if not np.all(np.isfinite(numbers)):
+        if not all(map(math.isfinite, numbers)):
             raise AlertError(f"the WCS has a number that is not finite: {numbers}")
         if abs(self.crval_dec) > 90.0:
             raise AlertError(f"the WCS's declination is {self.crval_dec}, beyond a pole")

@@ -22,6 +22,9 @@ def test_every_step_has_a_number(rows):
         "signature removal - NumPy [e-]",
         "background, 240 sources/Mpix, |bias| / sky sigma",
         "cutout [bytes]",
+        "cutout, flux error / sigma",
+        "cutout, read by astropy and by us [e-]",
+        "cutout, lossless - original [e-]",
         "detection - SEP, completeness",
     ],
 )
