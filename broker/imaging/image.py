@@ -1,7 +1,7 @@
 """An image: pixels with their variance, mask, position on the sky, PSF and calibration."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from broker.imaging.mask import MaskArray, MaskPlane, is_set
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.wcs import Wcs
 from broker.units import mag_to_flux
+
+if TYPE_CHECKING:
+    from broker.imaging.isr import Layout
 
 MAX_VISIT = 2**31 - 1
 MAX_DETECTOR = 2**8 - 1
@@ -179,13 +182,23 @@ class RawExposure:
     Parameters
     ----------
     pixels : NDArray[np.uint16], shape (ny, nx)
-        Counts with the bias; 0 is a dead pixel. [ADU]
+        Counts with the bias; 0 is a dead pixel. With a layout this is the raw plane, overscan and
+        all. [ADU]
     wcs : Wcs
+        Of the assembled detector.
     psf : GaussianPsf
     calibration : Calibration
-        `saturation` here as everywhere in counts above the bias.
+        `saturation` here as everywhere in counts above the bias. With a layout gain, read noise
+        and saturation are those of the amplifiers together, and zero point and exposure time those
+        of all snaps together.
     bias_level : float
         Counts of a pixel that got no light. [ADU]
+    layout : Layout, optional
+        The detector's amplifiers, if its signature is still in the pixels.
+    second : NDArray[np.uint16], shape (ny, nx), optional
+        The raw plane of the second snap.
+    calibration_set : str
+        Name of the master calibrations that take the signature out; empty if none are needed.
     """
 
     pixels: NDArray[np.uint16]
@@ -193,3 +206,19 @@ class RawExposure:
     psf: GaussianPsf
     calibration: Calibration
     bias_level: float
+    layout: "Layout | None" = None
+    second: NDArray[np.uint16] | None = None
+    calibration_set: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the detector, without overscan: (ny, nx)."""
+        if self.layout is not None:
+            return self.layout.shape
+        ny, nx = self.pixels.shape
+        return ny, nx
+
+    @property
+    def snaps(self) -> tuple[NDArray[np.uint16], ...]:
+        """The raw planes, one a snap."""
+        return (self.pixels,) if self.second is None else (self.pixels, self.second)

@@ -31,6 +31,9 @@ class MaskPlane(IntFlag):
     """Made from its neighbours."""
 
 
+EDGE_PX = 8
+"""Width of the border of an exposure that is `EDGE`: about four sigma of an ordinary PSF. [px]"""
+
 UNUSABLE = MaskPlane.BAD | MaskPlane.SATURATED | MaskPlane.COSMIC_RAY | MaskPlane.NO_DATA
 """Pixels whose value says nothing about the sky."""
 

@@ -6,6 +6,7 @@ fastest level. That gives 2.5 times fewer bytes; coding differences of neighbour
 because it adds two noises.
 """
 
+import functools
 import zlib
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from broker.avro import decode, encode, frame, read_schema, schema_id, unframe
-from broker.errors import AlertError
+from broker.avro import Schema, decode, encode, frame, read_schema, schema_id, unframe
+from broker.errors import AlertError, ConfigError
 from broker.imaging.image import (
     MAX_DETECTOR,
     MAX_PIXELS,
@@ -23,17 +24,22 @@ from broker.imaging.image import (
     Image,
     RawExposure,
 )
-from broker.imaging.mask import MaskPlane, empty_mask, set_edge, set_plane
+from broker.imaging.isr import Amplifier, Box, Layout, Masters
+from broker.imaging.mask import EDGE_PX, MaskPlane, empty_mask, set_edge, set_plane
 from broker.imaging.psf import GaussianPsf
+from broker.imaging.reduce import reduce_exposure
 from broker.imaging.wcs import Wcs
 from broker.units import BANDS
 
-SCHEMA = "broker/ccd-image/1.0"
-CODEC = "offset-shuffle-zstd"
-EDGE_PX = 8
-"""Width of the border that is masked `EDGE`: about four sigma of an ordinary PSF. [px]"""
+SCHEMA = "broker/ccd-image/1.1"
+"""What is written."""
 
+READABLE = (SCHEMA, "broker/ccd-image/1.0")
+CODEC = "offset-shuffle-zstd"
 _CHECKSUM_BYTES = 4
+_MOST_RAW = 5 * MAX_PIXELS // 4
+"""Pixels of a raw plane, overscan and all."""
+
 _POSITIVE = ("exposureS", "gain", "saturation", "psfSigma", "zeroPoint", "width", "height")
 _FINITE = ("midpointMjdTai", "readNoise", "biasLevel")
 
@@ -48,14 +54,17 @@ def encode_image(exposure: RawExposure) -> bytes:
     Returns
     -------
     bytes
-        Framed Avro of `schemas/broker/ccd-image/1.0.avsc`.
+        Framed Avro of `schemas/broker/ccd-image/1.1.avsc`.
     """
     schema = read_schema(SCHEMA)
     offset, packed = _pack(exposure.pixels)
+    second = (0, None) if exposure.second is None else _pack(exposure.second)
     record = _metadata(exposure) | {
         "codec": CODEC,
         "pixelOffset": offset,
         "pixels": packed,
+        "secondOffset": second[0],
+        "secondPixels": second[1],
         "checksum": bytes(_CHECKSUM_BYTES),
     }
     message = frame(schema_id(schema), encode(schema, record))[:-_CHECKSUM_BYTES]
@@ -70,11 +79,11 @@ def decode_raw(message: bytes) -> RawExposure:
     AlertError
         If the message is not a whole, unchanged one of a known schema, or what it says cannot be.
     """
-    schema = read_schema(SCHEMA)
     identifier, body = unframe(message)
-    if identifier != schema_id(schema):
+    schema = _schemas().get(identifier)
+    if schema is None:
         raise AlertError(
-            f"schema id {identifier} is not that of an image, {schema_id(schema)}",
+            f"schema id {identifier} is not that of an image, {', '.join(map(str, _schemas()))}",
             schemaId=identifier,
         )
     said = int.from_bytes(message[-_CHECKSUM_BYTES:], "big")
@@ -86,16 +95,26 @@ def decode_raw(message: bytes) -> RawExposure:
         )
     record = decode(schema, body)
     _check(record)
+    second = record.get("secondPixels")
     return RawExposure(
-        pixels=_unpack(record),
+        pixels=_unpack(record, record["pixels"], record["pixelOffset"]),
         wcs=_wcs(record["wcs"]),
         psf=GaussianPsf(record["psfSigma"]),
         calibration=_calibration(record),
         bias_level=record["biasLevel"],
+        layout=_layout(record),
+        second=None if second is None else _unpack(record, second, record["secondOffset"]),
+        calibration_set=record.get("calibrationSet", ""),
     )
 
 
-def decode_image(message: bytes) -> Image:
+@functools.cache
+def _schemas() -> dict[int, Schema]:
+    """Return the schemas that are read, by their ids."""
+    return {schema_id(schema): schema for schema in map(read_schema, READABLE)}
+
+
+def decode_image(message: bytes, masters: Masters | None = None) -> Image:
     """Return the image of a message: bias subtracted, defects, saturation and edge masked.
 
     The variance is a first one, the same everywhere: the median sky's Poisson noise and the read
@@ -106,11 +125,17 @@ def decode_image(message: bytes) -> Image:
     AlertError
         As `decode_raw`.
     """
-    return to_image(decode_raw(message))
+    return to_image(decode_raw(message), masters)
 
 
-def to_image(exposure: RawExposure) -> Image:
-    """Return the image of an exposure, as `decode_image` does of a message."""
+def to_image(exposure: RawExposure, masters: Masters | None = None) -> Image:
+    """Return the image of an exposure, as `decode_image` does of a message.
+
+    With amplifiers it is in electrons, see `reduce_exposure`; what masters would take out beyond
+    overscan, non-linearity and gain stays in it without them.
+    """
+    if exposure.layout is not None:
+        return reduce_exposure(exposure, masters)
     calibration = exposure.calibration
     raw = exposure.pixels
     pixels = raw.astype(np.float32) - np.float32(exposure.bias_level)
@@ -159,7 +184,83 @@ def _metadata(exposure: RawExposure) -> dict[str, Any]:
         },
         "width": nx,
         "height": ny,
+        "calibrationSet": exposure.calibration_set,
+        "amplifiers": [] if exposure.layout is None else _amplifiers(exposure.layout),
     }
+
+
+def _amplifiers(layout: Layout) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": a.name,
+            "data": _corners(a.data),
+            "target": _corners(a.target),
+            "overscan": None if a.overscan is None else _corners(a.overscan),
+            "flipX": a.flip_x,
+            "flipY": a.flip_y,
+            "gain": a.gain,
+            "readNoise": a.read_noise,
+            "saturation": a.saturation,
+            "linearity": list(a.linearity),
+            "biasLevel": a.bias_level,
+        }
+        for a in layout.amplifiers
+    ]
+
+
+def _corners(box: Box) -> list[int]:
+    return [box.y, box.y_end, box.x, box.x_end]
+
+
+def _layout(record: dict[str, Any]) -> Layout | None:
+    """Return the layout of a record; None if the plane is the detector."""
+    amplifiers = tuple(_amplifier(one) for one in record.get("amplifiers", ()))
+    if not amplifiers:
+        return None
+    for a in amplifiers:
+        for box in (a.data, a.target, *([a.overscan] if a.overscan else [])):
+            if not (0 <= box.y < box.y_end and 0 <= box.x < box.x_end):
+                raise AlertError(f"amplifier {a.name!r} has an empty box, {box}")
+        for box in (a.data, *([a.overscan] if a.overscan else [])):
+            if box.y_end > record["height"] or box.x_end > record["width"]:
+                raise AlertError(f"amplifier {a.name!r} is outside the raw plane, {box}")
+    shape = max(a.target.y_end for a in amplifiers), max(a.target.x_end for a in amplifiers)
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise AlertError(f"{shape[1]} × {shape[0]} pixels are more than {MAX_PIXELS}")
+    try:
+        return Layout(shape, amplifiers)
+    except ConfigError as error:
+        raise AlertError(error.message) from error
+
+
+def _amplifier(said: dict[str, Any]) -> Amplifier:
+    numbers = [said["gain"], said["readNoise"], said["biasLevel"]]
+    if not np.isfinite([*numbers, *said["linearity"]]).all():
+        raise AlertError(f"amplifier {said['name']!r} has a number that is not finite")
+    if not (said["gain"] > 0.0 and said["saturation"] > 0.0 and said["readNoise"] >= 0.0):
+        raise AlertError(
+            f"amplifier {said['name']!r} has gain {said['gain']}, saturation "
+            f"{said['saturation']} and readNoise {said['readNoise']}"
+        )
+    return Amplifier(
+        _box(said["data"]),
+        _box(said["target"]),
+        overscan=None if said["overscan"] is None else _box(said["overscan"]),
+        flip_x=said["flipX"],
+        flip_y=said["flipY"],
+        gain=said["gain"],
+        read_noise=said["readNoise"],
+        saturation=said["saturation"],
+        linearity=tuple(said["linearity"]),
+        bias_level=said["biasLevel"],
+        name=said["name"],
+    )
+
+
+def _box(corners: list[int]) -> Box:
+    if len(corners) != 4:
+        raise AlertError(f"a box has 4 numbers, not {len(corners)}")
+    return Box(*corners)
 
 
 def _calibration(record: dict[str, Any]) -> Calibration:
@@ -202,10 +303,9 @@ def _check(record: dict[str, Any]) -> None:
         raise AlertError(f"visit {record['visit']} is not between 1 and {MAX_VISIT}")
     if not 0 <= record["detector"] <= MAX_DETECTOR:
         raise AlertError(f"detector {record['detector']} is not between 0 and {MAX_DETECTOR}")
-    if record["width"] * record["height"] > MAX_PIXELS:
-        raise AlertError(
-            f"{record['width']} × {record['height']} pixels are more than {MAX_PIXELS}"
-        )
+    most = _MOST_RAW if record.get("amplifiers") else MAX_PIXELS
+    if record["width"] * record["height"] > most:
+        raise AlertError(f"{record['width']} × {record['height']} pixels are more than {most}")
     if record["codec"] != CODEC:
         raise AlertError(f"codec {record['codec']!r} is not known; {CODEC!r} is")
 
@@ -219,11 +319,10 @@ def _pack(pixels: NDArray[np.uint16]) -> tuple[int, bytes]:
     return offset, zstandard.ZstdCompressor(level=1).compress(np.ascontiguousarray(planes).data)
 
 
-def _unpack(record: dict[str, Any]) -> NDArray[np.uint16]:
-    """Return the pixels of a record, shape (height, width)."""
+def _unpack(record: dict[str, Any], packed: bytes, offset: int) -> NDArray[np.uint16]:
+    """Return the packed pixels of a record, shape (height, width)."""
     ny, nx = record["height"], record["width"]
     wanted = 2 * ny * nx
-    packed = record["pixels"]
     try:
         size = zstandard.get_frame_parameters(packed).content_size
         if size != wanted:
@@ -233,4 +332,4 @@ def _unpack(record: dict[str, Any]) -> NDArray[np.uint16]:
         raise AlertError(f"the pixels cannot be unpacked: {error}") from error
     low_high = np.frombuffer(planes, dtype=np.uint8).reshape(2, ny * nx)
     moved = np.ascontiguousarray(low_high.T).view("<u2").reshape(ny, nx)
-    return np.asarray(moved + np.uint16(record["pixelOffset"] & 0xFFFF), dtype=np.uint16)
+    return np.asarray(moved + np.uint16(offset & 0xFFFF), dtype=np.uint16)

@@ -1,5 +1,6 @@
 """A detector: how it counts electrons, where it is dead, what strikes it."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,12 @@ def make_detector(seed: int, settings: Settings, number: int) -> Detector:
         saturation=62_000.0,
         dead=np.unique(np.concatenate([dead, *columns])).astype(np.int64),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def detector_of(seed: int, settings: Settings, number: int) -> Detector:
+    """Return a detector of the camera, made once a process."""
+    return make_detector(seed, settings, number)
 
 
 def amplifier_boxes(settings: Settings) -> tuple[Box, ...]:

@@ -1,7 +1,7 @@
 """One exposure of one detector, drawn."""
 
-import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,17 @@ from broker.errors import ConfigError
 from broker.imaging.image import Calibration, RawExposure
 from broker.imaging.isr import Box
 from broker.imaging.psf import GaussianPsf
+from broker.imaging.reduce import means
 from broker.imaging.wcs import Wcs
 from broker.simulation.cadence import Visit, detector_wcs
-from broker.simulation.detector import Detector, amplifier_boxes, cosmic_rays, make_detector
+from broker.simulation.detector import Detector, amplifier_boxes, cosmic_rays, detector_of
 from broker.simulation.faults import NO_FAULTS, Faults
 from broker.simulation.kernels import add_plane, normal_table, read_out
 from broker.simulation.optics import Optics, make_optics, transparency, uneven
+from broker.simulation.readout import read_snap
 from broker.simulation.scene import Scene, quiescent_flux, scene_of
 from broker.simulation.settings import Settings
+from broker.simulation.signature import calibration_name, signature_of
 from broker.simulation.streams import generator, noise_key
 
 _FLAT_VIGNETTING, _FLAT_DUST = 0.6, 0.5
@@ -37,18 +40,18 @@ class Drawn:
         Expected electrons with all transients as they are in the templates.
     struck : NDArray[np.int64], shape (m,)
         Pixels with a cosmic ray: row × width + column.
+    bad : NDArray[np.bool_], shape (ny, nx)
+        Pixels that are dead, hot, or full.
+    read_variance : float
+        Of the detector as a whole, all snaps together. [e-²]
     """
 
     raw: RawExposure
     visit: Visit
     static: NDArray[np.float32]
     struck: NDArray[np.int64]
-
-
-@functools.lru_cache(maxsize=256)
-def detector_of(seed: int, settings: Settings, number: int) -> Detector:
-    """Return a detector of the camera, made once a process."""
-    return make_detector(seed, settings, number)
+    bad: NDArray[np.bool_]
+    read_variance: float
 
 
 def draw_exposure(
@@ -91,30 +94,87 @@ def draw_exposure(
     static, expected = (
         _dimmed(plane, seed, settings, visit, detector, faults) for plane in (static, light)
     )
-    key = noise_key(seed, "noise", visit.visit, detector)
-    counts, struck = _read(
-        expected,
-        ccd,
-        key,
-        generator(seed, "rays", visit.visit, detector),
-        (settings.cosmic_rays_per_mpix * expected.size / 1e6 * visit.exposure_s / 30.0),
-    )
-    if faults.bad_amplifier is not None:
-        boxes = amplifier_boxes(settings)
-        if not 0 <= faults.bad_amplifier < len(boxes):
-            raise ConfigError(
-                f"there is no amplifier {faults.bad_amplifier}: 0 to {len(boxes) - 1}"
-            )
-        rng = generator(seed, "bad amplifier", visit.visit, detector)
-        spoil_amplifier(counts, boxes[faults.bad_amplifier], ccd.bias_level, faults, rng)
-    raw = RawExposure(
-        pixels=counts,
+    record = RawExposure(
+        pixels=np.empty((0, 0), np.uint16),
         wcs=stated,
         psf=GaussianPsf(visit.psf_sigma(settings.scale_arcsec)),
         calibration=_calibration(visit, ccd),
         bias_level=ccd.bias_level,
     )
-    return Drawn(raw, visit, static, struck)
+    read = _read_raw if settings.camera.is_raw else _read_ideal
+    return read(
+        seed, settings, Drawn(record, visit, static, _NONE, _NOWHERE, 0.0), expected, faults
+    )
+
+
+_NONE, _NOWHERE = np.empty(0, np.int64), np.empty((0, 0), np.bool_)
+
+
+def _read_ideal(
+    seed: int, settings: Settings, drawn: Drawn, expected: NDArray[np.float32], faults: Faults
+) -> Drawn:
+    """Read an exposure with a detector of one gain and no signature but a level bias."""
+    place = (drawn.visit.visit, drawn.raw.calibration.detector)
+    ccd = detector_of(seed, settings, place[1])
+    rays = settings.cosmic_rays_per_mpix * expected.size / 1e6 * drawn.visit.exposure_s / 30.0
+    counts, struck = _read(
+        expected, ccd, noise_key(seed, "noise", *place), generator(seed, "rays", *place), rays
+    )
+    if faults.bad_amplifier is not None:
+        box = _box_of(amplifier_boxes(settings), faults.bad_amplifier)
+        rng = generator(seed, "bad amplifier", *place)
+        spoil_amplifier(counts, box, ccd.bias_level, faults, rng)
+    bad = (counts == 0) | (counts >= ccd.bias_level + ccd.saturation)
+    raw = replace(drawn.raw, pixels=counts)
+    return replace(drawn, raw=raw, struck=struck, bad=bad, read_variance=ccd.read_noise**2)
+
+
+def _read_raw(
+    seed: int, settings: Settings, drawn: Drawn, expected: NDArray[np.float32], faults: Faults
+) -> Drawn:
+    """Read an exposure as it leaves the electronics: amplifiers with overscan, a snap or two."""
+    visit, detector = drawn.visit.visit, drawn.raw.calibration.detector
+    signature, n = signature_of(seed, settings, detector), settings.camera.snaps
+    layout = signature.layout
+    light = expected / np.float32(n)
+    snaps = [
+        read_snap(
+            seed, settings, detector, light, drawn.visit.exposure_s / n, key=("snap", visit, k)
+        )
+        for k in range(n)
+    ]
+    if faults.bad_amplifier is not None:
+        box = _box_of([a.data for a in layout.amplifiers], faults.bad_amplifier)
+        rng = generator(seed, "bad amplifier", visit, detector)
+        for snap in snaps:
+            spoil_amplifier(snap.counts, box, drawn.raw.bias_level, faults, rng)
+    gain, read_noise, _ = means(layout)
+    said = drawn.raw.calibration
+    raw = replace(
+        drawn.raw,
+        pixels=snaps[0].counts,
+        second=snaps[1].counts if n == 2 else None,
+        layout=layout,
+        calibration_set=calibration_name(seed, settings),
+        calibration=replace(
+            said,
+            gain=gain,
+            read_noise=read_noise,
+            saturation=min(a.saturation for a in layout.amplifiers),
+            zero_point=float(drawn.visit.electron_zero_point - 2.5 * np.log10(gain)),
+        ),
+    )
+    bad = signature.broken | np.any([snap.full for snap in snaps], axis=0)
+    struck = np.unique(np.concatenate([snap.struck for snap in snaps]))
+    return replace(
+        drawn, raw=raw, struck=struck, bad=np.asarray(bad, bool), read_variance=n * read_noise**2
+    )
+
+
+def _box_of(boxes: Sequence[Box], number: int) -> Box:
+    if not 0 <= number < len(boxes):
+        raise ConfigError(f"there is no amplifier {number}: 0 to {len(boxes) - 1}")
+    return boxes[number]
 
 
 def add_static(

@@ -230,6 +230,107 @@ def read_out(
     return out.reshape((ny, nx))
 
 
+@_compiled
+def read_amplifier(
+    electrons: Any,
+    bias: Any,
+    level: Any,
+    key: Any,
+    normals: Any,
+    gain: float,
+    read_noise: float,
+    c2: float,
+    data: Any,
+    overscan: Any,
+) -> None:
+    """Write the counts of one amplifier and its overscan, in place; noise as in `read_out`.
+
+    Parameters
+    ----------
+    electrons, bias : NDArray[np.float32], shape (ny, nx)
+        Expected charge; counts beside the level.
+    level : NDArray[np.float32], shape (ny,)
+        Counts without light.
+    key : np.uint64
+        Of this amplifier in this reading.
+    normals : NDArray[np.float32], shape (65536,)
+    gain, read_noise, c2 : float
+        Electrons of a count; electrons; of m counts that are read, m + c2 m² are linear. [1/ADU]
+    data, overscan : NDArray[np.uint16], shapes (ny, nx) and (ny, n_overscan)
+        Views of the raw plane, turned as the detector lies.
+    """
+    ny, nx = electrons.shape
+    n_over = overscan.shape[1]
+    per_electron = np.float32(1.0 / gain)
+    read_variance = np.float32(read_noise * read_noise)
+    least, most, half = np.float32(1.0), np.float32(65_535.0), np.float32(0.5)
+    zero, one, two = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+    sixth, half_root = np.float32(1.0 / 6.0), np.float32(math.sqrt(0.5))
+    bend = np.float32(2.0 * c2)
+    for j in range(ny):
+        shift = level[j] + half
+        for i in range(nx + n_over):
+            z = key + np.uint64(j * (nx + n_over) + i + 1) * _GOLDEN
+            z = (z ^ (z >> _S30)) * _MIX_1
+            z = (z ^ (z >> _S27)) * _MIX_2
+            z = z ^ (z >> _S31)
+            normal = (normals[z & _LOW] + normals[(z >> _S16) & _LOW]) * half_root
+            if i >= nx:
+                count = np.float32(read_noise) * normal * per_electron + shift
+                overscan[j, i - nx] = np.uint16(min(max(count, least), most))
+                continue
+            mean = max(electrons[j, i], zero)
+            variance = mean + read_variance
+            count = per_electron * (
+                mean
+                + math.sqrt(variance) * normal
+                + mean / variance * sixth * (normal * normal - one)
+            )
+            if bend > zero:
+                # What is read of m + c2 m²: written so that no digits are lost for small counts.
+                root = math.sqrt(max(one + two * bend * count, zero))
+                count = two * count / (one + root)
+            data[j, i] = np.uint16(min(max(count + bias[j, i] + shift, least), most))
+
+
+@_compiled
+def bleed(electrons: Any, full_well: Any) -> None:
+    """Spread the charge that pixels cannot hold along their columns, half each way, in place.
+
+    Charge that reaches an end of the column is lost.
+    """
+    ny, nx = electrons.shape
+    for i in range(nx):
+        j = 0
+        while j < ny:
+            if electrons[j, i] <= full_well:
+                j += 1
+                continue
+            first = j
+            excess = 0.0
+            while j < ny and electrons[j, i] > full_well:
+                excess += electrons[j, i] - full_well
+                electrons[j, i] = full_well
+                j += 1
+            _pour(electrons, i, first - 1, -1, 0.5 * excess, full_well)
+            _pour(electrons, i, j, 1, 0.5 * excess, full_well)
+
+
+@_compiled
+def _pour(electrons: Any, i: int, j: int, step: int, charge: float, full_well: Any) -> None:
+    """Fill pixels of a column one after the other."""
+    while charge > 0.0 and 0 <= j < electrons.shape[0]:
+        room = full_well - electrons[j, i]
+        if room < 0.0:
+            # Over-full itself: its turn comes, and it passes this on.
+            electrons[j, i] += np.float32(charge)
+            return
+        taken = min(room, charge)
+        electrons[j, i] += np.float32(taken)
+        charge -= taken
+        j += step
+
+
 @functools.cache
 def normal_table() -> NDArray[np.float32]:
     """Return 65536 equally likely values of the normal distribution, scaled to variance 1."""

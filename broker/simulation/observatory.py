@@ -17,6 +17,7 @@ from broker.imaging.image import Image
 from broker.imaging.message import encode_image, to_image
 from broker.imaging.templates import TemplateStore
 from broker.simulation.cadence import Visit, field_wcs, night_visits, template_visits
+from broker.simulation.calibrations import masters_of
 from broker.simulation.exposure import Drawn, draw_exposure
 from broker.simulation.scene import catalogued_patches, is_star, quiescent_flux
 from broker.simulation.settings import DEMO, Settings
@@ -154,8 +155,9 @@ def make_template(seed: int, settings: Settings, field: int, detector: int, band
     """Make one template: it reaches beyond the detector by the settings' margin."""
     margin = settings.template_margin_px
     side = settings.detector_px + 2 * margin
+    masters = masters_of(seed, settings, detector) if settings.camera.is_raw else None
     images = [
-        to_image(draw_exposure(seed, settings, visit, detector, quiescent=True).raw)
+        to_image(draw_exposure(seed, settings, visit, detector, quiescent=True).raw, masters)
         for visit in template_visits(seed, settings, field, band)
     ]
     return coadd(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from broker.imaging.psf import GaussianPsf
 from broker.simulation.cadence import template_visits
 from broker.simulation.contract import FloatArray
-from broker.simulation.exposure import Drawn, detector_of
+from broker.simulation.exposure import Drawn
 from broker.simulation.scene import quiescent_flux, scene_of
 from broker.simulation.settings import Settings
 
@@ -117,13 +117,12 @@ def _flux_errors(
     psf, visit = drawn.raw.psf, drawn.visit
     half = int(np.ceil(3.0 * psf.sigma))
     padded = np.pad(drawn.static, half, mode="edge")
-    read_variance = drawn.raw.calibration.read_noise**2
     weights = psf.stamp(size=2 * half + 1) ** 2
     science = np.empty(x.size)
     for k, (column, row) in enumerate(zip(np.rint(x), np.rint(y), strict=True)):
         i, j = int(column), int(row)
         stamp = padded[j : j + 2 * half + 1, i : i + 2 * half + 1]
-        science[k] = np.sum(weights * (stamp + read_variance))
+        science[k] = np.sum(weights * (stamp + drawn.read_variance))
     science *= psf.effective_pixels**2 * visit.flux_per_electron**2
     return np.asarray(np.sqrt(science + _template_variance(seed, settings, drawn)))
 
@@ -131,10 +130,9 @@ def _flux_errors(
 def _template_variance(seed: int, settings: Settings, drawn: Drawn) -> float:
     """Return what the template's sky adds to the variance of a flux. [nJy²]"""
     visits = template_visits(seed, settings, drawn.visit.field, drawn.visit.band)
-    ccd = detector_of(seed, settings, drawn.raw.calibration.detector)
     variances = np.array(
         [
-            (v.sky_electrons(settings.scale_arcsec) + ccd.read_noise**2) * v.flux_per_electron**2
+            (v.sky_electrons(settings.scale_arcsec) + drawn.read_variance) * v.flux_per_electron**2
             for v in visits
         ]
     )
@@ -150,12 +148,9 @@ def _template_variance(seed: int, settings: Settings, drawn: Drawn) -> float:
 
 def _bad_pixels(drawn: Drawn) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which pixels are dead or full, and which are that or struck."""
-    pixels = drawn.raw.pixels
-    full = drawn.raw.bias_level + drawn.raw.calibration.saturation
-    bad = (pixels == 0) | (pixels >= full)
-    struck = bad.copy()
+    struck = drawn.bad.copy()
     struck.reshape(-1)[drawn.struck] = True
-    return bad, struck
+    return drawn.bad, struck
 
 
 def _is_visible(bad: NDArray[np.bool_], x: float, y: float) -> bool:

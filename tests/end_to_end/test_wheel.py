@@ -78,6 +78,7 @@ def test_the_wheel_has_all_that_is_used_and_no_test_of_the_project(names):
         "broker/catalog/definitions/reference.toml",
         "schemas/sim/1.0.avsc",
         "schemas/broker/ccd-image/1.0.avsc",
+        "schemas/broker/ccd-image/1.1.avsc",
         "science_modules/rise_rate/module.py",
         "science_modules/rise_rate/README.md",
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from hypothesis.extra import numpy as npst
 from broker.avro import encode, frame, read_schema, schema_id
 from broker.errors import AlertError
 from broker.imaging.image import Calibration, RawExposure
-from broker.imaging.mask import MaskPlane
+from broker.imaging.isr import Amplifier, Box, Layout
+from broker.imaging.mask import EDGE_PX, MaskPlane
 from broker.imaging.message import (
-    EDGE_PX,
     SCHEMA,
     _metadata,
     _pack,
@@ -60,6 +61,8 @@ def message_with(**changes):
         "codec": "offset-shuffle-zstd",
         "pixelOffset": offset,
         "pixels": packed,
+        "secondOffset": 0,
+        "secondPixels": None,
         "checksum": bytes(4),
     }
     for name, value in changes.items():
@@ -69,6 +72,93 @@ def message_with(**changes):
             record[name] = value
     body = frame(schema_id(schema), encode(schema, record))[:-4]
     return body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def raw_exposure(pixels=None, *, second=True):
+    """Two amplifiers side by side with four columns of overscan each, the right one turned."""
+    if pixels is None:
+        rng = np.random.default_rng(3)
+        pixels = np.round(rng.normal(1_500.0, 20.0, (2, 20, 40))).astype(np.uint16)
+    left = Amplifier(
+        Box(0, 20, 0, 16), Box(0, 20, 0, 16), Box(0, 20, 16, 20), gain=1.5, read_noise=6.0
+    )
+    right = Amplifier(
+        Box(0, 20, 20, 36),
+        Box(0, 20, 16, 32),
+        Box(0, 20, 36, 40),
+        flip_x=True,
+        flip_y=True,
+        gain=1.6,
+        read_noise=5.0,
+        saturation=55_000.0,
+        linearity=(1e-7, 1e-13),
+        bias_level=990.0,
+        name="right",
+    )
+    return dataclasses.replace(
+        exposure(pixels[0]),
+        layout=Layout((20, 32), (dataclasses.replace(left, saturation=6e4, name="left"), right)),
+        second=pixels[1] if second else None,
+        calibration_set="camera-1",
+    )
+
+
+@given(npst.arrays(np.uint16, (2, 20, 40)), st.booleans())
+def test_a_raw_exposure_comes_back_with_its_amplifiers_and_snaps(pixels, two):
+    raw = raw_exposure(pixels, second=two)
+
+    back = decode_raw(encode_image(raw))
+
+    np.testing.assert_array_equal(back.pixels, pixels[0])
+    if two:
+        np.testing.assert_array_equal(back.second, pixels[1])
+    assert (back.second is None) is not two
+    same = dataclasses.replace(back, pixels=raw.pixels, second=raw.second)
+    assert same == raw
+
+
+def test_a_message_of_version_1_0_is_read_as_it_was():
+    message = Path(__file__).with_name("ccd-image-1.0.bin").read_bytes()
+
+    back = decode_raw(message)
+
+    np.testing.assert_array_equal(back.pixels, exposure().pixels)
+    was = exposure()
+    assert dataclasses.replace(back, pixels=was.pixels) == was
+    assert back.layout is None
+    assert back.calibration_set == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"gain": 0.0}, "'left' has gain 0.0"),
+        ({"gain": float("nan")}, "not finite"),
+        ({"linearity": (float("inf"),)}, "not finite"),
+        ({"data": Box(0, 20, 30, 46)}, "outside the raw plane"),
+        ({"data": Box(0, 20, 5, 5)}, "an empty box"),
+        ({"overscan": Box(-3, 20, 16, 20)}, "an empty box"),
+    ],
+)
+def test_amplifiers_that_cannot_be_are_named(change, reason):
+    raw = raw_exposure()
+    first, second = raw.layout.amplifiers
+    layout = Layout((20, 32), (first, second))
+    object.__setattr__(layout, "amplifiers", (dataclasses.replace(first, **change), second))
+
+    with pytest.raises(AlertError, match=reason):
+        decode_raw(encode_image(dataclasses.replace(raw, layout=layout)))
+
+
+def test_amplifiers_that_leave_a_gap_are_named():
+    raw = raw_exposure()
+    first, second = raw.layout.amplifiers
+    layout = Layout((20, 32), (first, second))
+    moved = dataclasses.replace(second, target=Box(0, 20, 17, 33))
+    object.__setattr__(layout, "amplifiers", (first, moved))
+
+    with pytest.raises(AlertError, match="do not cover the detector exactly once"):
+        decode_raw(encode_image(dataclasses.replace(raw, layout=layout)))
 
 
 @given(npst.arrays(np.uint16, npst.array_shapes(min_dims=2, max_dims=2, max_side=20)))
