@@ -52,6 +52,7 @@ class _Sources:
 
     ids: Ids
     visits: Ids
+    detectors: Ids
     times: F64
     vectors: F64
     weights: F64
@@ -72,13 +73,18 @@ def associate(
 
     Visit by visit in time order, each source gets the nearest object within the radius, one to
     one: pairs are taken by (separation, source, object), smallest first. An object's place is the
-    weighted mean of its sources strictly before the visit. Sources of one visit never share an
+    weighted mean of its sources of visits strictly before. Sources of one image never share an
     object. A source that is already known keeps its object.
+
+    Each detector of a visit is by itself, so it does not matter which of them comes first: where
+    two overlap, an object may have a source from each. A new object has then two names, and from
+    the next visit on it has one: see `merged_objects`.
 
     Parameters
     ----------
     sources : pa.Table
-        Columns diaSourceId, visit, midpointMjdTai, ra, dec, raErr, decErr; any visits, any order.
+        Columns diaSourceId, visit, midpointMjdTai, ra, dec, raErr, decErr, and detector, if there
+        is more than one; any visits, any order.
     known : pa.Table
         The same and diaObjectId, of all sources around: at least within twice the radius of any
         member of an object that could match.
@@ -110,12 +116,86 @@ def associate(
     stored = dict(zip(past.ids.tolist(), objects.tolist(), strict=True))
     own = np.isin(past.ids, new.ids)
     sky = _merge(_Sky(_take(past, ~own), objects[~own]), None)
-    for time, visit in sorted(set(zip(new.times.tolist(), new.visits.tolist(), strict=True))):
-        rows = np.flatnonzero((new.visits == visit) & (new.times == time))
+    images = zip(new.times.tolist(), new.visits.tolist(), new.detectors.tolist(), strict=True)
+    for time, visit, detector in sorted(set(images)):
+        rows = np.flatnonzero(
+            (new.visits == visit) & (new.times == time) & (new.detectors == detector)
+        )
         rows = rows[np.argsort(new.ids[rows])]
-        _one_visit(new, rows, sky, stored, radius_arcsec, result)
+        _one_image(new, rows, sky, stored, radius_arcsec, result)
         sky = _merge(sky, _Sky(_take(new, rows), result.dia_object_id[rows]))
     return result
+
+
+def merged_objects(known: pa.Table, *, radius_arcsec: float = RADIUS_ARCSEC) -> Ids:
+    """Return the object of each known source, where one object had two names by its first.
+
+    Objects that begin in one visit on different detectors within the radius are one: the one
+    with the smallest identifier; the others' identifiers are aliases of it.
+
+    Parameters
+    ----------
+    known : pa.Table
+        As for `associate`.
+    radius_arcsec : float
+
+    Returns
+    -------
+    NDArray[np.int64], shape (n_known,)
+    """
+    objects = np.asarray(known["diaObjectId"], dtype=np.int64)
+    return _without_aliases(_columns(known), objects, radius_arcsec)
+
+
+def object_places(known: pa.Table, time: float, visit: int) -> tuple[Ids, F64, F64]:
+    """Return the objects that a visit knows, and where they are as association sees it.
+
+    Parameters
+    ----------
+    known : pa.Table
+        As for `associate`.
+    time : float
+        Middle of the visit, MJD, TAI. [d]
+    visit : int
+
+    Returns
+    -------
+    dia_object_id : NDArray[np.int64], shape (n_objects,)
+        Sorted; those that only this visit has seen are not among them.
+    ra, dec : NDArray[np.float64], shape (n_objects,)
+        [deg]
+    """
+    past = _columns(known)
+    sky = _merge(_Sky(past, merged_objects(known)), None)
+    objects, places, _ = _objects_as_of(sky, time, visit)
+    ra = np.degrees(np.arctan2(places[:, 1], places[:, 0])) % 360.0
+    dec = np.degrees(np.arctan2(places[:, 2], np.hypot(places[:, 0], places[:, 1])))
+    return objects, ra, dec
+
+
+def _without_aliases(sources: _Sources, objects: Ids, radius_arcsec: float) -> Ids:
+    first = np.flatnonzero(sources.ids == objects)
+    first = first[np.argsort(sources.ids[first])]
+    if np.unique(sources.detectors[first]).size < 2:
+        return objects
+    alias: dict[int, int] = {}
+    merged: dict[int, set[int]] = {}
+    pairs = _pairs(sources.vectors[first], sources.vectors[first], radius_arcsec)
+    pairs = pairs[pairs[:, 1] < pairs[:, 0]]
+    a, b = first[pairs[:, 0]], first[pairs[:, 1]]
+    same = (sources.visits[a] == sources.visits[b]) & (sources.detectors[a] != sources.detectors[b])
+    same &= _separations(sources.vectors[a], sources.vectors[b]) <= radius_arcsec
+    order = np.lexsort((objects[b[same]], objects[a[same]]))
+    for i, j in zip(a[same][order].tolist(), b[same][order].tolist(), strict=True):
+        name, other = int(objects[i]), int(objects[j])
+        there = merged.setdefault(other, {int(sources.detectors[j])})
+        if name in alias or other in alias or int(sources.detectors[i]) in there:
+            continue
+        alias[name] = other
+        there.add(int(sources.detectors[i]))
+    if not alias:
+        return objects
+    return np.array([alias.get(name, name) for name in objects.tolist()], np.int64)
 
 
 def _columns(table: pa.Table) -> _Sources:
@@ -125,6 +205,9 @@ def _columns(table: pa.Table) -> _Sources:
     return _Sources(
         np.asarray(table["diaSourceId"], dtype=np.int64),
         np.asarray(table["visit"], dtype=np.int64),
+        np.asarray(table["detector"], dtype=np.int64)
+        if "detector" in table.column_names
+        else np.zeros(table.num_rows, np.int64),
         floats("midpointMjdTai"),
         _unit_vectors(floats("ra"), floats("dec")),
         _weights(floats("raErr"), floats("decErr")),
@@ -135,6 +218,7 @@ def _take(sources: _Sources, rows: Any) -> _Sources:
     return _Sources(
         sources.ids[rows],
         sources.visits[rows],
+        sources.detectors[rows],
         sources.times[rows],
         sources.vectors[rows],
         sources.weights[rows],
@@ -148,6 +232,7 @@ def _merge(sky: _Sky, more: _Sky | None) -> _Sky:
     every = _Sources(
         np.concatenate([part.sources.ids for part in parts]),
         np.concatenate([part.sources.visits for part in parts]),
+        np.concatenate([part.sources.detectors for part in parts]),
         np.concatenate([part.sources.times for part in parts]),
         np.concatenate([part.sources.vectors for part in parts]),
         np.concatenate([part.sources.weights for part in parts]),
@@ -168,7 +253,7 @@ def _weights(ra_err: F64, dec_err: F64) -> F64:
     return np.asarray(1.0 / np.maximum(variance, _LEAST_ERR_DEG**2), np.float64)
 
 
-def _one_visit(
+def _one_image(
     new: _Sources,
     rows: NDArray[np.intp],
     sky: _Sky,
@@ -176,14 +261,16 @@ def _one_visit(
     radius_arcsec: float,
     result: Association,
 ) -> None:
-    """Fill the result for the sources of one visit, `rows`, in order of their identifiers."""
+    """Fill the result for the sources of one image, `rows`, in order of their identifiers."""
     time, visit = float(new.times[rows[0]]), int(new.visits[rows[0]])
+    sky = _Sky(sky.sources, _without_aliases(sky.sources, sky.objects, radius_arcsec))
     objects, places, last_time = _objects_as_of(sky, time, visit)
     pairs = _pairs(new.vectors[rows], places, radius_arcsec)
     separation = _separations(new.vectors[rows[pairs[:, 0]]], places[pairs[:, 1]])
     ids = new.ids[rows]
     chosen = {k: stored[int(i)] for k, i in enumerate(ids) if int(i) in stored}
-    taken = set(chosen.values()) | set(sky.objects[sky.sources.visits == visit].tolist())
+    same = (sky.sources.visits == visit) & (sky.sources.detectors == new.detectors[rows[0]])
+    taken = set(chosen.values()) | set(sky.objects[same].tolist())
     for k in np.lexsort((objects[pairs[:, 1]], pairs[:, 0], separation)):
         if separation[k] > radius_arcsec:
             break
@@ -203,11 +290,13 @@ def _one_visit(
 def _objects_as_of(sky: _Sky, time: float, visit: int) -> tuple[Ids, F64, F64]:
     """Return identifiers, places (unit vectors) and last times of all objects.
 
-    From sources strictly before (time, visit), or all of other visits where an object has none.
+    From sources of visits strictly before (time, visit), or all of other visits where an object
+    has none.
     """
     sources = sky.sources
-    before = (sources.times < time) | ((sources.times == time) & (sources.visits < visit))
     other = sources.visits != visit
+    before = (sources.times < time) | ((sources.times == time) & (sources.visits < visit))
+    before &= other
     objects, index = np.unique(sky.objects, return_inverse=True)
     n = objects.size
     has_past = np.bincount(index, before, n) > 0

@@ -2,8 +2,14 @@
 
 import numpy as np
 
-from broker.detection.measure import FIT_HALF_SIGMAS, psf_profile
+from broker.detection.measure import FIT_HALF_SIGMAS
+from broker.detection.psf_table import psf_profile
 from broker.imaging.kernels import F32, F64, Bools, compiled
+
+
+def half_width(psf_sigma: float) -> int:
+    """Return how far from a place's pixel the pixels are that its forced flux is from."""
+    return int(np.ceil(FIT_HALF_SIGMAS * psf_sigma))
 
 
 def forced_flux(
@@ -26,7 +32,7 @@ def forced_flux(
     flux, flux_err : NDArray[np.float64], shape (n_places,)
         NaN where less than a quarter of the PSF's power falls on usable pixels.
     """
-    half = int(np.ceil(FIT_HALF_SIGMAS * psf_sigma))
+    half = half_width(psf_sigma)
     table = _forced(
         pixels,
         variance,

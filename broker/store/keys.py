@@ -35,6 +35,11 @@ def time_us(mjd: ArrayLike) -> NDArray[np.int64]:
     return np.rint(np.clip(days, 0.0, None) * _US_PER_DAY).astype(np.int64)
 
 
+def time_ms(mjd: float) -> int:
+    """Return milliseconds since MJD 0 (TAI): timestamps of cells of which the later counts."""
+    return round(mjd * _US_PER_DAY / 1e3)
+
+
 def object_part(object_id: str | None, ss_object_id: str | None, dia_source_id: str) -> str:
     """Return the part of a key that names an object.
 
@@ -99,6 +104,11 @@ def source_key(pixel: int, object_id: str, at_us: int, dia_source_id: str) -> by
     return (
         f"{pixel:0{_PIXEL_DIGITS}x}|{_part(object_id)}|{at_us:016x}|{_part(dia_source_id)}".encode()
     )
+
+
+def forced_key(pixel: int, object_id: str, chapter: int) -> bytes:
+    """Return the key of an object's forced fluxes in one chapter of time, below its pixel."""
+    return f"{pixel:0{_PIXEL_DIGITS}x}|{_part(object_id)}|{chapter:08x}".encode()
 
 
 def pixels(ra: ArrayLike, dec: ArrayLike, order: int) -> NDArray[np.int64]:

@@ -17,16 +17,20 @@ from broker.errors import ConfigError
 from broker.store import keys
 from broker.store.keys import parse_coordinate
 from broker.store.layouts import STAMP, Shared
+from broker.store.retractions import Retraction
 from broker.store.table import Row, Tables
 from broker.types import Coordinate, Run
 from broker.units import ARCSEC_PER_DEG, separation_arcsec
 
-_ROW = b"s:v"
+_ROW, _MARK = b"s:v", b"s:r"
 _MARGIN_ARCSEC = 10.0
 """An object is kept by its first diaSource; its others lie this near, or nearer."""
 
 OBJECT_PIXEL = "objectPixel"
 """Column with the HEALPix pixel that an object's rows are kept under."""
+
+IS_RETRACTED = "isRetracted"
+"""Column: the diaSource was withdrawn."""
 
 DONE, NO_TEMPLATE, FAILED = "done", "no-template", "failed"
 _RANKS = {FAILED: 1, NO_TEMPLATE: 2, DONE: 3}
@@ -82,8 +86,32 @@ class AssociationStore:
         ]
         self._table.put(rows, STAMP)
 
-    def around(self, ra: float, dec: float, radius_deg: float) -> pa.Table:
-        """Return all diaSources of the objects in a cone.
+    def mark(self, table: pa.Table, retractions: Sequence[Retraction]) -> None:
+        """Mark diaSources as withdrawn, or as found again; nothing is deleted.
+
+        Parameters
+        ----------
+        table : pa.Table
+            Rows of diaSources, as `around` returned them.
+        retractions : sequence of Retraction
+            One for each row; of two on the same source the later one counts.
+        """
+        columns = (table[name].cast(pa.string()).to_pylist() for name in _IDS)
+        times = keys.time_us(table["midpointMjdTai"].to_numpy()).tolist()
+        rows = zip(table[OBJECT_PIXEL].to_pylist(), times, *columns, retractions, strict=True)
+        self._table.put_timed(
+            (
+                keys.source_key(pixel, object_id, at, source_id),
+                {_MARK: one.to_json()},
+                keys.time_ms(one.time_withdrawn_mjd_tai),
+            )
+            for pixel, at, source_id, object_id, one in rows
+        )
+
+    def around(
+        self, ra: float, dec: float, radius_deg: float, *, with_retracted: bool = False
+    ) -> pa.Table:
+        """Return all diaSources of the objects in a cone, but those that were withdrawn.
 
         Parameters
         ----------
@@ -91,6 +119,8 @@ class AssociationStore:
             Centre. [deg]
         radius_deg : float
             An object is in if one of its diaSources is this near; then all of them are returned.
+        with_retracted : bool
+            Also those that were withdrawn; the column `isRetracted` tells which.
 
         Returns
         -------
@@ -100,12 +130,19 @@ class AssociationStore:
         """
         radius = radius_deg * ARCSEC_PER_DEG
         values: list[bytes] = []
+        retracted: list[bool] = []
         ranges = keys.cone_ranges(ra, dec, radius + _MARGIN_ARCSEC, keys.OBJECT_ORDER)
         for first, end in ranges:
-            values += [row[_ROW] for _, row in self._table.scan(*keys.pixel_range(first, end))]
+            for _, row in self._table.scan(*keys.pixel_range(first, end)):
+                is_retracted = _MARK in row and Retraction.from_json(row[_MARK]).is_retracted
+                if with_retracted or not is_retracted:
+                    values.append(row[_ROW])
+                    retracted.append(is_retracted)
         if not values:
             return pa.table({})
         found = self._shared.unpack_many(values)
+        if with_retracted:
+            found = found.append_column(IS_RETRACTED, pa.array(retracted))
         near = separation_arcsec(ra, dec, found["ra"].to_numpy(), found["dec"].to_numpy()) <= radius
         objects = pc.unique(found["diaObjectId"].filter(pa.array(near)))
         chosen = found.filter(pc.is_in(found["diaObjectId"], value_set=objects))

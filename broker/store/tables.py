@@ -24,6 +24,8 @@ def _plans(regions: int) -> tuple[_Plan, ...]:
         _Plan("alert_id", (Family("k"),), salted),
         _Plan("sky", (Family("k"),), pixel_splits(regions, SKY_ORDER)),
         _Plan("association", (Family("s"),), pixel_splits(regions, OBJECT_ORDER)),
+        _Plan("forced", (Family("f"),), pixel_splits(regions, OBJECT_ORDER)),
+        _Plan("retraction", (Family("r"),)),
         _Plan("detector", (Family("d"), Family("o"))),
         _Plan("ledger", (Family("l"),)),
         _Plan("quarantine", (Family("f"),)),

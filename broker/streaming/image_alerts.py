@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from broker.alerts.packet import encode_sim
-from broker.detection.associate import RADIUS_ARCSEC, associate
+from broker.detection.associate import RADIUS_ARCSEC, associate, merged_objects
 from broker.detection.flags import SourceFlag
 from broker.errors import ServiceError
+from broker.store.forced import FORCED_SOURCES
 from broker.store.objects import DONE, FAILED, NO_TEMPLATE, OBJECT_PIXEL, DetectorRow
+from broker.streaming.image_forced import ForcedPhotometry
 from broker.streaming.image_steps import DUPLICATE, Detectors, Footprint, ImageOutcome
 from broker.topics.publish import dead_letter
 from broker.topics.topic import Message
@@ -65,6 +67,8 @@ class Associated:
         Its diaSources with `diaObjectId` and `isLate`.
     history : pa.Table
         Earlier diaSources of these objects, oldest first, however long ago.
+    forced : pa.Table
+        Their forced fluxes in visits before, within the packets' window, oldest first.
     """
 
     coordinate: Coordinate
@@ -72,6 +76,7 @@ class Associated:
     footprint: Footprint
     sources: pa.Table
     history: pa.Table
+    forced: pa.Table
 
 
 def drop_repeats(outcomes: Iterable[ImageOutcome]) -> list[ImageOutcome]:
@@ -99,8 +104,13 @@ def drop_repeats(outcomes: Iterable[ImageOutcome]) -> list[ImageOutcome]:
     return result
 
 
-def associate_images(outcomes: Iterable[ImageOutcome], *, store: Associations) -> list[Associated]:
-    """Give the diaSources of a batch's images their objects, and keep them.
+def associate_images(
+    outcomes: Iterable[ImageOutcome],
+    *,
+    store: Associations,
+    forced: ForcedPhotometry | None = None,
+) -> list[Associated]:
+    """Give the diaSources of a batch's images their objects, and keep them and forced fluxes.
 
     Images are taken in the order of (time, visit, detector); each is stored, acknowledged, before
     the next one is looked at.
@@ -111,6 +121,8 @@ def associate_images(outcomes: Iterable[ImageOutcome], *, store: Associations) -
         All of the batch; those that are not done are left out.
     store : Associations
         The diaSources so far.
+    forced : ForcedPhotometry, optional
+        Measures at the objects of each image; without it there are no forced fluxes.
     """
     done = sorted(
         ((o.footprint, o.sources, o) for o in outcomes if o.footprint and o.sources is not None),
@@ -120,10 +132,15 @@ def associate_images(outcomes: Iterable[ImageOutcome], *, store: Associations) -
     for i, (footprint, sources, outcome) in enumerate(done):
         known = store.around(footprint.ra, footprint.dec, footprint.radius_deg + _MARGIN_DEG)
         to_come = {later.place for later, _, _ in done[i + 1 :]}
-        found, history = associate_image(sources, _without(known, to_come))
+        known = _without(known, to_come)
+        found, history = associate_image(sources, known)
         store.put(found.drop_columns([IS_LATE]))
+        before = FORCED_SOURCES.empty_table()
+        if forced is not None:
+            forced.record(outcome.coordinate, footprint, found, known)
+            before = forced.history(footprint, found, days=HISTORY_DAYS, without=to_come)
         result.append(
-            Associated(outcome.coordinate, outcome.timestamp_ms, footprint, found, history)
+            Associated(outcome.coordinate, outcome.timestamp_ms, footprint, found, history, before)
         )
     return result
 
@@ -163,6 +180,8 @@ def associate_image(sources: pa.Table, known: pa.Table) -> tuple[pa.Table, pa.Ta
     result = _with_objects(
         sources, objects, [pixels.get(name) for name in objects], found.is_late.tolist()
     )
+    at = known.column_names.index("diaObjectId")
+    known = known.set_column(at, "diaObjectId", pa.array(merged_objects(known), pa.int64()))
     return result, _history(known, sources, objects)
 
 
@@ -177,7 +196,7 @@ def _with_objects(
 
 
 def _history(known: pa.Table, sources: pa.Table, objects: list[int]) -> pa.Table:
-    """Return the diaSources of objects that are before an image by (time, diaSourceId)."""
+    """Return the diaSources of objects of visits that are before an image's."""
     if sources.num_rows == 0:
         return known.slice(0, 0)
     time, first_id = sources["midpointMjdTai"][0], pc.min(sources["diaSourceId"])
@@ -186,6 +205,7 @@ def _history(known: pa.Table, sources: pa.Table, objects: list[int]) -> pa.Table
         pc.less(known["midpointMjdTai"], time),
         pc.and_(same_time, pc.less(known["diaSourceId"], first_id)),
     )
+    before = pc.and_(before, pc.not_equal(known["visit"], sources["visit"][0]))
     wanted = pc.is_in(known["diaObjectId"], pa.array(objects, pa.int64()))
     return known.filter(pc.and_(before, wanted)).sort_by(
         [("midpointMjdTai", "ascending"), ("diaSourceId", "ascending")]
@@ -207,9 +227,7 @@ def alert_messages(associated: Associated, cutouts: pa.Table) -> Iterator[Messag
     Message
         A packet of schema `sim`; clocks are in its headers only, so equal images give equal bytes.
     """
-    histories: dict[int, list[dict[str, Any]]] = {}
-    for row in associated.history.to_pylist():
-        histories.setdefault(row["diaObjectId"], []).append(row)
+    histories, fluxes = _by_object(associated.history), _by_object(associated.forced)
     headers = (
         (IMAGE_HEADER, str(associated.coordinate).encode()),
         (PUBLISHED_HEADER, str(associated.timestamp_ms).encode()),
@@ -218,16 +236,27 @@ def alert_messages(associated: Associated, cutouts: pa.Table) -> Iterator[Messag
     )
     pairs = zip(associated.sources.to_pylist(), cutouts.to_pylist(), strict=True)
     for source, images in pairs:
-        earlier = histories.get(source["diaObjectId"], [])
-        record = alert_record(source, earlier) | images
+        name = source["diaObjectId"]
+        record = alert_record(source, histories.get(name, []), fluxes.get(name, [])) | images
         yield Message(
             encode_sim(record),
-            key=str(source["diaObjectId"]).encode(),
+            key=str(name).encode(),
             headers=(*headers, ("diaSourceId", str(source["diaSourceId"]).encode())),
         )
 
 
-def alert_record(source: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _by_object(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        rows.setdefault(row["diaObjectId"], []).append(row)
+    return rows
+
+
+def alert_record(
+    source: dict[str, Any],
+    earlier: Sequence[dict[str, Any]],
+    forced: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
     """Return an alert without its cutouts, in the words of schema `sim`.
 
     Parameters
@@ -236,6 +265,8 @@ def alert_record(source: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> d
         The diaSource with `diaObjectId` and `isLate`.
     earlier : sequence of dict
         All earlier diaSources of the object, oldest first; those within a year are sent.
+    forced : sequence of dict
+        Forced fluxes of the object before, oldest first; all are sent.
     """
     time = source["midpointMjdTai"]
     if source[IS_LATE]:
@@ -246,6 +277,7 @@ def alert_record(source: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> d
         "diaSourceId": source["diaSourceId"],
         "diaSource": source,
         "prvDiaSources": [row for row in earlier if row["midpointMjdTai"] >= start],
+        "prvDiaForcedSources": list(forced),
         "diaObject": {
             "diaObjectId": source["diaObjectId"],
             "ra": ra,

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from broker.alerts.columns import CUTOUTS
-from broker.detection.dia import difference_and_detect
+from broker.detection.dia import detect_on_difference
+from broker.detection.difference import Difference, subtract_template
 from broker.errors import AlertError, BrokerError
 from broker.imaging.image import Image
 from broker.imaging.message import decode_image
@@ -104,6 +105,14 @@ class Detectors(Protocol):
         ...
 
 
+class Differences(Protocol):
+    """Where difference images wait for the objects on them; `DifferenceFiles` is one."""
+
+    def put(self, coordinate: Coordinate, difference: Difference) -> None:
+        """Keep the difference of the image at a coordinate."""
+        ...
+
+
 class NightVersions:
     """Which set of templates a night uses: the latest when its first image came, then frozen.
 
@@ -153,6 +162,7 @@ def process_image(
     templates: TemplateStore,
     versions: NightVersions,
     detectors: Detectors,
+    differences: Differences | None = None,
     use_latest: bool = False,
 ) -> ImageOutcome:
     """Find the diaSources of one image; whatever is wrong with it is in the outcome.
@@ -168,8 +178,11 @@ def process_image(
     detectors : Detectors
         Images already done: their recorded template version is used again, and another message
         with the same image is a duplicate.
+    differences : Differences, optional
+        Where to keep the difference for forced photometry.
     use_latest : bool
-        Take the newest set of templates, for an image for which the night's had none.
+        Take the newest set of templates: for an image for which the night's had none, or that
+        is processed once more.
 
     Raises
     ------
@@ -190,7 +203,7 @@ def process_image(
     template = None if version is None else _find(templates, image, footprint, version)
     if version is None or template is None:
         return _without_sources(message, NO_TEMPLATE, "no template covers it", footprint)
-    return _detect(message, image, footprint, template, version)
+    return _detect(message, image, footprint, template, differences)
 
 
 def _version(
@@ -201,10 +214,10 @@ def _version(
     *,
     use_latest: bool,
 ) -> str | None:
-    if known is not None and known.status == DONE and known.template_version:
-        return known.template_version
     if use_latest:
         return templates.latest()
+    if known is not None and known.status == DONE and known.template_version:
+        return known.template_version
     return versions.version(night_of(footprint.midpoint_mjd_tai))
 
 
@@ -217,10 +230,15 @@ def _find(
 
 
 def _detect(
-    message: ImageMessage, image: Image, footprint: Footprint, template: Template, version: str
+    message: ImageMessage,
+    image: Image,
+    footprint: Footprint,
+    template: Template,
+    differences: Differences | None,
 ) -> ImageOutcome:
     try:
-        found = difference_and_detect(image, template).sources
+        difference = subtract_template(image, template)
+        found = detect_on_difference(difference, template.version).sources
     except AlertError as error:
         return _without_sources(message, FAILED, error.message, footprint)
     except (BrokerError, MemoryError):
@@ -229,13 +247,15 @@ def _detect(
         _LOG.exception("image %s cannot be subtracted", message.coordinate)
         reason = f"{type(error).__name__}: {error}"
         return _without_sources(message, FAILED, reason, footprint)
+    if differences is not None:
+        differences.put(message.coordinate, difference)
     return ImageOutcome(
         message.coordinate,
         message.timestamp_ms,
         DONE,
         "",
         footprint,
-        version,
+        template.version,
         found.drop_columns(list(CUTOUTS)),
         found.select(list(CUTOUTS)),
     )

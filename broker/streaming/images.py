@@ -1,8 +1,9 @@
 """Query 1: images to alerts. Reads like the picture: pixels in parallel, association in one place.
 
 The order of side effects in a micro-batch makes a repeat harmless: (1) diaSources with their
-objects to HBase, image by image in the order of time, acknowledged; (2) packets and dead letters
-in one Kafka write; (3) what became of each detector; (4) the ledger; then Spark commits.
+objects, then forced fluxes, to HBase, image by image in the order of time, acknowledged;
+(2) packets and dead letters in one Kafka write; (3) what became of each detector; (4) the ledger;
+then Spark commits.
 """
 
 import logging
@@ -21,6 +22,7 @@ from broker.imaging.templates import TemplateStore
 from broker.spark.messages import OUTGOING_SQL, MessageRows, Source
 from broker.spark.write import write_messages
 from broker.store.alerts import create_tables
+from broker.store.forced import ForcedStore
 from broker.store.ledger import Ledger
 from broker.store.objects import FAILED, AssociationStore, DetectorStore
 from broker.streaming.checkpoint import batch_ranges
@@ -32,7 +34,9 @@ from broker.streaming.image_alerts import (
     drop_repeats,
     image_dead_letter,
 )
-from broker.streaming.image_retry import retry_no_template
+from broker.streaming.image_differences import DifferenceFiles
+from broker.streaming.image_forced import ForcedPhotometry
+from broker.streaming.image_retry import SURVEY, ImageWork, retry_no_template
 from broker.streaming.image_steps import (
     ImageMessage,
     ImageOutcome,
@@ -54,7 +58,6 @@ from broker.topics.publish import dead_letters_topic
 from broker.types import IMAGES, Coordinate
 
 NAME = "images"
-SURVEY = "sim"
 
 _FETCH_MB = 64
 """A message is a whole detector, up to 32 MB."""
@@ -106,13 +109,8 @@ def prepare(config: Config) -> None:
         out = [run.alerts_topic(SURVEY), dead_letters_topic(run)]
         create_topics(topics, config, [*input_topics(config), *out])
         create_tables(tables, run, config.hbase.regions)
-        retry_no_template(
-            topics=topics,
-            templates=_templates(config),
-            store=AssociationStore(tables, run),
-            detectors=DetectorStore(tables, run),
-            to_topic=run.alerts_topic(SURVEY),
-        )
+        _differences(config).clear()
+        retry_no_template(ImageWork.of(run, topics=topics, tables=tables, home=config.run_path))
     finally:
         topics.close()
         tables.close()
@@ -122,10 +120,15 @@ def _templates(config: Config) -> TemplateStore:
     return TemplateStore(config.run_path("templates"))
 
 
+def _differences(config: Config) -> DifferenceFiles:
+    return DifferenceFiles(config.run_path("differences"))
+
+
 def _each_batch(config: Config) -> Callable[[DataFrame, int], None]:
     """Return what is done with a micro-batch of images."""
     tables, run = open_tables(config), config.the_run
     associations, detectors = AssociationStore(tables, run), DetectorStore(tables, run)
+    forced = ForcedPhotometry(ForcedStore(tables, run), _differences(config))
     ledger = Ledger(tables, run)
     checkpoint = checkpoint_path(config, NAME)
 
@@ -136,7 +139,7 @@ def _each_batch(config: Config) -> Callable[[DataFrame, int], None]:
         try:
             outcomes = drop_repeats(_outcome(row) for row in pixels.select(*_LIGHT).collect())
             seen = time.perf_counter()
-            associated = associate_images(outcomes, store=associations)
+            associated = associate_images(outcomes, store=associations, forced=forced)
             joined = time.perf_counter()
             write_messages(
                 pixels.mapInArrow(_packaging(config, outcomes, associated), OUTGOING_SQL),
@@ -144,6 +147,8 @@ def _each_batch(config: Config) -> Callable[[DataFrame, int], None]:
             )
         finally:
             pixels.unpersist()
+        for one in associated:
+            forced.drop(one.coordinate)
         detectors.put(detector_rows(outcomes, detectors))
         counts = _counts(outcomes, associated)
         done = time.perf_counter()
@@ -181,7 +186,11 @@ def _pixel_pass(config: Config) -> Callable[[Batches], Batches]:
                     source.coordinate(row), value.as_py(), source.timestamp_ms(row)
                 )
                 outcome = process_image(
-                    message, templates=templates, versions=versions, detectors=detectors
+                    message,
+                    templates=templates,
+                    versions=versions,
+                    detectors=detectors,
+                    differences=_differences(config),
                 )
                 yield outcome_to_row(outcome, message.value if outcome.status == FAILED else None)
 

@@ -12,7 +12,6 @@ from broker.alerts.columns import CUTOUTS
 from broker.alerts.packet import decode_sim
 from broker.detection.columns import DIA_SOURCES, dia_source_ids
 from broker.detection.flags import SourceFlag
-from broker.imaging.templates import TemplateStore
 from broker.simulation.observatory import make_templates, simulate_night, template_version
 from broker.simulation.settings import TEST
 from broker.store.audit import audit
@@ -33,7 +32,7 @@ from broker.streaming.image_alerts import (
     image_dead_letter,
     mean_position,
 )
-from broker.streaming.image_retry import retry_no_template
+from broker.streaming.image_retry import ImageWork, retry_no_template
 from broker.streaming.image_steps import DUPLICATE, Footprint, ImageOutcome
 from broker.topics.memory import MemoryTopics
 from broker.topics.publish import read_dead_letter
@@ -296,27 +295,21 @@ def test_a_mean_position_is_the_same_across_ra_0_and_at_a_pole():
 def test_images_without_template_are_processed_once_there_is_one(tables, tmp_path):
     topics, detectors = MemoryTopics(), DetectorStore(tables, RUN)
     topics.create("ccd-images")
-    topics.create("alerts.sim")
+    topics.create(RUN.alerts_topic("sim"))
     (exposure, _) = simulate_night(seed=5, settings=TEST).exposures()
     (at,) = topics.send("ccd-images", [exposure.message], partition=0)
     waiting = outcome(exposure.visit.visit, 61000.0, [], status=NO_TEMPLATE)
     gone = outcome(9, 61000.0, [], offset=99, status=NO_TEMPLATE)
     detectors.put(detector_rows([dataclasses.replace(waiting, coordinate=at), gone], detectors))
-    parts = {
-        "topics": topics,
-        "templates": TemplateStore(tmp_path),
-        "store": AssociationStore(tables, RUN),
-        "detectors": detectors,
-        "to_topic": "alerts.sim",
-    }
-    assert retry_no_template(**parts) == {}
+    work = ImageWork.of(RUN, topics=topics, tables=tables, home=tmp_path.joinpath)
+    assert retry_no_template(work) == {}
 
-    parts["templates"].put(template_version(5, TEST), make_templates(5, TEST))
-    first, second = retry_no_template(**parts), retry_no_template(**parts)
+    work.templates.put(template_version(5, TEST), make_templates(5, TEST))
+    first, second = retry_no_template(work), retry_no_template(work)
 
     assert first == {"done": 1, "gone": 1}
     assert second == {}  # no new templates since
     row = detectors.get(exposure.visit.visit, 0)
-    sent = sum(part.end - part.first for part in topics.ranges("alerts.sim"))
+    sent = sum(part.end - part.first for part in topics.ranges(RUN.alerts_topic("sim")))
     assert (row.status, row.n_alerts, row.origins) == (DONE, sent, ((at, DONE),))
     assert sent > 0

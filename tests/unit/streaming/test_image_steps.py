@@ -171,10 +171,10 @@ def test_workers_that_start_together_freeze_the_same_version(tmp_path):
 
 def test_what_goes_wrong_in_one_image_is_its_reason(message, templates, monkeypatch):
     def fails(error):
-        def difference_and_detect(*_):
+        def subtract_template(*_):
             raise error
 
-        monkeypatch.setattr(image_steps, "difference_and_detect", difference_and_detect)
+        monkeypatch.setattr(image_steps, "subtract_template", subtract_template)
 
     fails(AlertError("all pixels are masked"))
     assert process(message, templates).reason == "all pixels are masked"
