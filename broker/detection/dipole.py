@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from broker.detection.measure import Fits, psf_profile
+from broker.detection.measure import Fits
+from broker.detection.psf_table import psf_profile
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
 MIN_SNR = 3.5
@@ -13,7 +14,7 @@ MIN_SHARE = 0.35
 
 
 def opposite_snr(
-    pixels: F32, variance: F32, fits: Fits, *, psf_sigma: float, unusable: Bools
+    pixels: F32, variance: F32, fits: Fits, *, psf_sigma: F64 | float, unusable: Bools
 ) -> F64:
     """Return the S/N of the strongest opposite-sign source beside each fitted one.
 
@@ -31,10 +32,11 @@ def opposite_snr(
     NDArray[np.float64], shape (n_sources,)
         Positive; within three PSF widths of the source.
     """
-    half = int(np.ceil(2.0 * psf_sigma))
-    reach = int(np.ceil(3.0 * psf_sigma))
-    return _opposite(
-        pixels, variance, unusable, fits.x, fits.y, fits.flux, float(psf_sigma), half, reach
+    widths = np.broadcast_to(np.asarray(psf_sigma, np.float64), fits.x.shape).copy()
+    widest = float(widths.max(initial=1.0))
+    half, reach = int(np.ceil(2.0 * widest)), int(np.ceil(3.0 * widest))
+    return np.asarray(
+        _opposite(pixels, variance, unusable, fits.x, fits.y, fits.flux, widths, half, reach)
     )
 
 
@@ -46,7 +48,7 @@ def _opposite(
     xs: F64,
     ys: F64,
     fluxes: F64,
-    sigma: float,
+    sigmas: F64,
     half: int,
     reach: int,
 ) -> F64:
@@ -55,11 +57,12 @@ def _opposite(
     side = 2 * wide + 1
     px, py, slope = np.empty(side), np.empty(side), np.empty(side)
     taps = np.empty(2 * half + 1)
-    psf_profile(0.0, half, sigma, taps, np.empty(2 * half + 1))
+    blank = np.empty(2 * half + 1)
     rest, noise = np.empty((side, side)), np.empty((side, side))
     out = np.zeros(xs.size)
     for k in range(xs.size):
-        cx, cy = round(xs[k]), round(ys[k])
+        cx, cy, sigma = round(xs[k]), round(ys[k]), sigmas[k]
+        psf_profile(0.0, half, sigma, taps, blank)
         psf_profile(xs[k] - cx, wide, sigma, px, slope)
         psf_profile(ys[k] - cy, wide, sigma, py, slope)
         sign = 1.0 if fluxes[k] >= 0.0 else -1.0

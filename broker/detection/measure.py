@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.detection.psf_table import profile_from, psf_profile, psf_table
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
 FIT_HALF_SIGMAS = 3.5
@@ -21,7 +22,8 @@ MAX_SHIFT_SIGMAS = 1.25
 """A fit that goes further from the peak than this, in PSF widths, has failed."""
 
 _ITERATIONS = 20
-_ROOT2 = math.sqrt(2.0)
+_CONVERGED_PX = 3e-4
+"""A step this small is the last: the next would be a tenth of it, far below any error."""
 
 
 @dataclass(frozen=True)
@@ -104,39 +106,41 @@ def fit_sources(
 
 
 @compiled
-def psf_profile(offset: float, half: int, sigma: float, share: F64, slope: F64) -> None:
-    """Fill a PSF's share in each pixel from -half to half, and its derivative with the place.
+def _take(pixels: F32, variance: F32, unusable: Bools, cx: int, cy: int, stamp: F64) -> None:
+    # Pixel, variance and 1 or 0 for usable, side by side; what is unusable weighs nothing.
+    ny, nx = pixels.shape
+    side = stamp.shape[1]
+    half = side // 2
+    stamp[0, :, :] = 0.0
+    stamp[1, :, :] = 1.0
+    stamp[2, :, :] = 0.0
+    for j in range(max(0, half - cy), min(side, ny + half - cy)):
+        for i in range(max(0, half - cx), min(side, nx + half - cx)):
+            y, x = cy + j - half, cx + i - half
+            good = 0.0 if unusable[y, x] else 1.0
+            stamp[0, j, i] = pixels[y, x] if good > 0.0 else 0.0
+            stamp[1, j, i] = variance[y, x] if good > 0.0 else 1.0
+            stamp[2, j, i] = good
 
-    Parameters
-    ----------
-    offset : float
-        Place of the source from the middle pixel's centre. [pixel]
-    half : int
-    sigma : float
-        Width of the Gaussian. [pixel]
-    share, slope : NDArray[np.float64], shape (2 half + 1,)
-    """
-    norm = 1.0 / (sigma * math.sqrt(2.0 * math.pi))
-    edge = (-half - 0.5 - offset) / sigma
-    low, density = math.erf(edge / _ROOT2), norm * math.exp(-0.5 * edge * edge)
-    for i in range(2 * half + 1):
-        edge = (i - half + 0.5 - offset) / sigma
-        high, next_density = math.erf(edge / _ROOT2), norm * math.exp(-0.5 * edge * edge)
-        share[i] = 0.5 * (high - low)
-        slope[i] = density - next_density
-        low, density = high, next_density
+
+@compiled
+def _flux_alone(
+    stamp: F64, px: F64, py: F64, prior: float, per_count: float, floor: float
+) -> float:
+    signal, norm = 0.0, 0.0
+    for j in range(stamp.shape[1]):
+        for i in range(stamp.shape[2]):
+            p = px[i] * py[j]
+            weight = stamp[2, j, i] * p / max(stamp[1, j, i] + prior * p * per_count, floor)
+            signal += weight * stamp[0, j, i]
+            norm += weight * p
+    return signal / norm if norm > 0.0 else 0.0
 
 
 @compiled
 def _sums(
-    pixels: F32,
-    variance: F32,
-    unusable: Bools,
-    cx: int,
-    cy: int,
-    half: int,
+    stamp: F64,
     flux: float,
-    prior: float,
     per_count: float,
     floor: float,
     px: F64,
@@ -145,37 +149,46 @@ def _sums(
     sy: F64,
     normal: F64,
     right: F64,
-) -> tuple[float, float, float, float]:
-    # Normal equations of the residuals at (flux, place); the weights are those of the flux
-    # `prior` of the step before, so that they do not follow the noise of the pixels.
-    ny, nx = pixels.shape
-    normal[:] = 0.0
-    right[:] = 0.0
-    chi2, count, power, full = 0.0, 0.0, 0.0, 0.0
-    for j in range(2 * half + 1):
-        for i in range(2 * half + 1):
-            p = px[i] * py[j]
-            full += p * p
-            y, x = cy + j - half, cx + i - half
-            if y < 0 or x < 0 or y >= ny or x >= nx or unusable[y, x]:
-                continue
-            weight = 1.0 / max(variance[y, x] + prior * p * per_count, floor)
-            gx, gy = flux * sx[i] * py[j], flux * px[i] * sy[j]
-            rest = pixels[y, x] - flux * p
-            normal[0, 0] += weight * p * p
-            normal[0, 1] += weight * p * gx
-            normal[0, 2] += weight * p * gy
-            normal[1, 1] += weight * gx * gx
-            normal[1, 2] += weight * gx * gy
-            normal[2, 2] += weight * gy * gy
-            right[0] += weight * p * rest
-            right[1] += weight * gx * rest
-            right[2] += weight * gy * rest
+) -> float:
+    # Normal equations of the residuals at (flux, place) and their chi2; the weights are those of
+    # the flux of the step before, so that they do not follow the noise of the pixels.
+    pp, pu, pv, uu, uv, vv = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    rp, ru, rv, chi2 = 0.0, 0.0, 0.0, 0.0
+    for j in range(stamp.shape[1]):
+        across, slope = py[j], sy[j]
+        for i in range(stamp.shape[2]):
+            p, u, v = px[i] * across, sx[i] * across, px[i] * slope
+            weight = stamp[2, j, i] / max(stamp[1, j, i] + flux * p * per_count, floor)
+            rest = stamp[0, j, i] - flux * p
+            wp, wu, wv = weight * p, weight * u, weight * v
+            pp += wp * p
+            pu += wp * u
+            pv += wp * v
+            uu += wu * u
+            uv += wu * v
+            vv += wv * v
+            rp += wp * rest
+            ru += wu * rest
+            rv += wv * rest
             chi2 += weight * rest * rest
-            count += 1.0
-            power += p * p
+    normal[0, 0], normal[0, 1], normal[0, 2] = pp, flux * pu, flux * pv
+    normal[1, 1], normal[1, 2], normal[2, 2] = flux * flux * uu, flux * flux * uv, flux * flux * vv
     normal[1, 0], normal[2, 0], normal[2, 1] = normal[0, 1], normal[0, 2], normal[1, 2]
-    return chi2, count, power, full
+    right[0], right[1], right[2] = rp, flux * ru, flux * rv
+    return chi2
+
+
+@compiled
+def _usable_power(stamp: F64, px: F64, py: F64) -> tuple[float, float]:
+    """Return the usable pixels, and their share of the PSF's power."""
+    count, power, full = 0.0, 0.0, 0.0
+    for j in range(stamp.shape[1]):
+        for i in range(stamp.shape[2]):
+            square = (px[i] * py[j]) ** 2
+            count += stamp[2, j, i]
+            power += stamp[2, j, i] * square
+            full += square
+    return count, power / full
 
 
 @compiled
@@ -190,52 +203,47 @@ def _fit_all(
     per_count: float,
     floor: float,
 ) -> F64:
-    side = 2 * half + 1
-    px, sx, py, sy = np.empty(side), np.empty(side), np.empty(side), np.empty(side)
-    normal, right = np.empty((3, 3)), np.empty(3)
+    # Rows padded to whole vector instructions.
+    side, width = 2 * half + 1, (2 * half + 8) // 8 * 8
+    px, sx, py, sy = np.zeros(width), np.zeros(width), np.zeros(width), np.zeros(width)
+    centre, slope = np.zeros(width), np.zeros(width)
+    normal, right, stamp = np.zeros((3, 3)), np.zeros(3), np.empty((3, side, width))
     out = np.zeros((xs.size, 9))
     reach = max(1.5, MAX_SHIFT_SIGMAS * sigma)
+    table = psf_table(half + int(np.ceil(reach)) + 1, sigma)
+    psf_profile(0.0, half, sigma, centre, slope)
     for k in range(xs.size):
-        dx, dy, flux, failed = 0.0, 0.0, 0.0, 0.0
-        for step in range(_ITERATIONS):
-            psf_profile(dx, half, sigma, px, sx)
-            psf_profile(dy, half, sigma, py, sy)
-            if step == 0 or failed > 0.0:
-                # Flux alone, at the peak's pixel.
-                for _ in range(2):
-                    _sums(
-                        pixels, variance, unusable, xs[k], ys[k], half, 0.0, flux, per_count, floor,
-                        px, sx, py, sy, normal, right,
-                    )  # fmt: skip
-                    flux = right[0] / normal[0, 0] if normal[0, 0] > 0.0 else 0.0
-                if flux == 0.0 or failed > 0.0:
-                    break
-            _sums(
-                pixels, variance, unusable, xs[k], ys[k], half, flux, flux, per_count, floor,
-                px, sx, py, sy, normal, right,
-            )  # fmt: skip
+        _take(pixels, variance, unusable, xs[k], ys[k], stamp)
+        # Flux alone, at the peak's pixel.
+        first = _flux_alone(stamp, centre, centre, 0.0, per_count, floor)
+        first = _flux_alone(stamp, centre, centre, first, per_count, floor)
+        dx, dy, flux, failed = 0.0, 0.0, first, 0.0
+        for _ in range(_ITERATIONS if flux != 0.0 else 0):
+            profile_from(table, dx, half, px, sx)
+            profile_from(table, dy, half, py, sy)
+            _sums(stamp, flux, per_count, floor, px, sx, py, sy, normal, right)
             a, b, c = normal[1, 1], normal[1, 2], normal[2, 2]
             det = a * c - b * b
             if det <= 0.0:
-                failed, dx, dy = 1.0, 0.0, 0.0
-                continue
+                failed = 1.0
+                break
             move_x = (c * right[1] - b * right[2]) / det
             move_y = (a * right[2] - b * right[1]) / det
             limit = max(1.0, max(abs(move_x), abs(move_y)) / (0.5 * sigma))
             dx, dy = dx + move_x / limit, dy + move_y / limit
             if abs(dx) > reach or abs(dy) > reach:
-                failed, dx, dy = 1.0, 0.0, 0.0
-                continue
-            flux += right[0] / normal[0, 0]
-            if abs(move_x) + abs(move_y) < 1e-4:
+                failed = 1.0
                 break
-        psf_profile(dx, half, sigma, px, sx)
-        psf_profile(dy, half, sigma, py, sy)
-        chi2, count, power, full = _sums(
-            pixels, variance, unusable, xs[k], ys[k], half, flux, flux, per_count, floor,
-            px, sx, py, sy, normal, right,
-        )  # fmt: skip
-        _write(out[k], normal, flux, xs[k] + dx, ys[k] + dy, chi2, count, power / full, failed)
+            flux += right[0] / normal[0, 0]
+            if abs(move_x) + abs(move_y) < _CONVERGED_PX:
+                break
+        if failed > 0.0:
+            dx, dy, flux = 0.0, 0.0, first
+        profile_from(table, dx, half, px, sx)
+        profile_from(table, dy, half, py, sy)
+        chi2 = _sums(stamp, flux, per_count, floor, px, sx, py, sy, normal, right)
+        count, share = _usable_power(stamp, px, py)
+        _write(out[k], normal, flux, xs[k] + dx, ys[k] + dy, chi2, count, share, failed)
     return out
 
 
