@@ -21,6 +21,7 @@ STEPS = (
     "warping",
     "cutouts",
     "difference",
+    "quality",
 )
 
 
