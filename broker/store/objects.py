@@ -170,6 +170,8 @@ class DetectorRow:
         The message that was used; the other ones are repeats of it.
     template_version : str
         The set of templates it was compared with; a repeat uses the same.
+    calibration_set : str
+        The master calibrations that took the detector's signature out; empty if there was none.
     """
 
     visit: int
@@ -180,6 +182,7 @@ class DetectorRow:
     origins: tuple[tuple[Coordinate, str], ...] = ()
     first: Coordinate | None = None
     template_version: str = ""
+    calibration_set: str = ""
 
 
 class DetectorStore:
@@ -258,6 +261,7 @@ def _detector_cells(row: DetectorRow) -> Iterator[tuple[bytes, Row, int]]:
         "reason": row.reason,
         "first": None if row.first is None else str(row.first),
         "templateVersion": row.template_version,
+        "calibrationSet": row.calibration_set,
     }
     yield key, {_STATE: json.dumps(state).encode()}, _RANKS[row.status]
     for at, came_to in row.origins:
@@ -281,4 +285,6 @@ def _detector(key: bytes, row: Row) -> DetectorRow:
         origins=tuple(origins),
         first=parse_coordinate(state["first"].encode()) if state["first"] else None,
         template_version=state["templateVersion"],
+        # Rows of before there were raw images have none.
+        calibration_set=state.get("calibrationSet", ""),
     )

@@ -363,4 +363,5 @@ def detector_row(
         (*earlier, (outcome.coordinate, outcome.status)),
         outcome.coordinate,
         outcome.template_version,
+        outcome.calibration_set,
     )

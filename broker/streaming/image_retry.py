@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from broker.imaging.calibration_store import CalibrationStore
 from broker.imaging.templates import TemplateStore
 from broker.store.forced import ForcedStore
 from broker.store.objects import (
@@ -123,8 +124,8 @@ class ImageWork:
 def retry_no_template(work: ImageWork) -> dict[str, int]:
     """Process the images that had no template, with the newest ones, as far as these cover them.
 
-    Nothing is done if there has been no new set of templates since the last time. To be called
-    while the images query does not run: there is one writer of objects.
+    Nothing is done if there has been no new set of templates or calibrations since the last time.
+    To be called while the images query does not run: there is one writer of objects.
 
     Parameters
     ----------
@@ -138,7 +139,11 @@ def retry_no_template(work: ImageWork) -> dict[str, int]:
     """
     latest = work.templates.latest()
     marker = work.templates.path / _RETRIED
-    if latest is None or (marker.exists() and marker.read_text(encoding="utf-8") == latest):
+    if latest is None:
+        return {}
+    # An image may wait for its calibrations, too.
+    latest = " ".join([latest, *CalibrationStore.beside(work.templates.path).names()])
+    if marker.exists() and marker.read_text(encoding="utf-8") == latest:
         return {}
     waiting = sorted(
         (row for row in work.detectors.all() if row.status == NO_TEMPLATE),

@@ -12,8 +12,10 @@ from broker.alerts.columns import CUTOUTS
 from broker.detection.dia import detect_on_difference
 from broker.detection.difference import Difference, subtract_template
 from broker.errors import AlertError, BrokerError
-from broker.imaging.image import Image
-from broker.imaging.message import decode_image
+from broker.imaging.calibration_store import CalibrationStore
+from broker.imaging.image import Image, RawExposure
+from broker.imaging.message import decode_raw
+from broker.imaging.reduce import NoCalibrationError
 from broker.imaging.templates import Template, TemplateStore
 from broker.store.objects import DONE, FAILED, NO_TEMPLATE, DetectorRow
 from broker.types import Coordinate, night_of
@@ -81,6 +83,8 @@ class ImageOutcome:
         None if the message could not be read.
     template_version : str
         The set of templates it was compared with; empty if there was none.
+    calibration_set : str
+        The master calibrations that took its signature out; empty if it needed none.
     sources : pa.Table or None
         Its diaSources, `detection.columns.DIA_SOURCES`; None unless it is done.
     cutouts : pa.Table or None
@@ -95,6 +99,7 @@ class ImageOutcome:
     template_version: str = ""
     sources: pa.Table | None = None
     cutouts: pa.Table | None = None
+    calibration_set: str = ""
 
 
 class Detectors(Protocol):
@@ -192,13 +197,20 @@ def process_image(
     try:
         if not message.value:
             raise AlertError("the message is empty")
-        image = decode_image(message.value)
-        footprint = footprint_of(image)
+        raw = decode_raw(message.value)
+        footprint = footprint_of(raw)
     except AlertError as error:
         return _without_sources(message, FAILED, error.message)
-    known = detectors.get(image.visit, image.detector)
+    known = detectors.get(*footprint.place)
     if known is not None and known.status != FAILED and known.first != message.coordinate:
         return _without_sources(message, DUPLICATE, f"of {known.first}", footprint)
+    try:
+        # Calibrations lie beside the templates; an image waits for either in the same way.
+        image = CalibrationStore.beside(templates.path).image(raw)
+    except NoCalibrationError as error:
+        return _without_sources(message, NO_TEMPLATE, error.message, footprint)
+    except AlertError as error:
+        return _without_sources(message, FAILED, error.message, footprint)
     version = _version(footprint, known, templates, versions, use_latest=use_latest)
     template = None if version is None else _find(templates, image, footprint, version)
     if version is None or template is None:
@@ -258,6 +270,7 @@ def _detect(
         template.version,
         found.drop_columns(list(CUTOUTS)),
         found.select(list(CUTOUTS)),
+        str(image.meta.get("calibrationSet", "")),
     )
 
 
@@ -267,24 +280,25 @@ def _without_sources(
     return ImageOutcome(message.coordinate, message.timestamp_ms, status, reason, footprint)
 
 
-def footprint_of(image: Image) -> Footprint:
+def footprint_of(image: Image | RawExposure) -> Footprint:
     """Return which image it is and the circle on the sky that holds it."""
     ny, nx = image.shape
     ra, dec = image.wcs.pixel_to_sky((nx - 1) / 2.0, (ny - 1) / 2.0)
     corner_ra, corner_dec = _corners(image)
+    what = image.calibration
     radius = separation_arcsec(ra, dec, corner_ra, corner_dec).max() / 3600.0
     return Footprint(
-        image.visit,
-        image.detector,
-        image.band,
-        image.midpoint_mjd_tai,
+        what.visit,
+        what.detector,
+        what.band,
+        what.midpoint_mjd_tai,
         float(ra),
         float(dec),
         float(radius),
     )
 
 
-def _corners(image: Image) -> tuple[Any, Any]:
+def _corners(image: Image | RawExposure) -> tuple[Any, Any]:
     ny, nx = image.shape
     left, right, bottom, top = -0.5, nx - 0.5, -0.5, ny - 0.5
     corners: tuple[Any, Any] = image.wcs.pixel_to_sky(
@@ -316,6 +330,7 @@ def outcome_to_row(outcome: ImageOutcome, value: bytes | None = None) -> pa.Reco
         "reason": outcome.reason,
         "footprint": None if footprint is None else asdict(footprint),
         "templateVersion": outcome.template_version,
+        "calibrationSet": outcome.calibration_set,
     }
     row = [
         at.topic,
@@ -345,6 +360,7 @@ def outcome_from_row(
         None if footprint is None else Footprint(**footprint),
         said["templateVersion"],
         None if sources is None else table_from_bytes(sources),
+        calibration_set=said["calibrationSet"],
     )
 
 

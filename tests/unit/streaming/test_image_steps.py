@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from broker.errors import AlertError, ServiceError
+from broker.imaging.calibration_store import CalibrationStore
 from broker.imaging.message import decode_image
 from broker.imaging.templates import TemplateStore
+from broker.simulation.calibrations import build_calibrations
 from broker.simulation.observatory import make_templates, simulate_night, template_version
-from broker.simulation.settings import TEST
+from broker.simulation.settings import REAL_CAMERA, TEST
 from broker.store.objects import DONE, FAILED, NO_TEMPLATE, DetectorRow
 from broker.streaming import image_steps
 from broker.streaming.image_steps import (
@@ -103,6 +105,31 @@ def test_a_place_without_template_is_a_class_of_its_own(message, tmp_path):
 
     assert outcome.status == NO_TEMPLATE
     assert outcome.footprint == footprint_of(decode_image(message.value))
+
+
+@pytest.fixture(scope="module")
+def raw_survey():
+    return dataclasses.replace(TEST, camera=REAL_CAMERA)
+
+
+def test_a_raw_image_waits_for_its_calibrations_and_is_done_with_them(raw_survey, tmp_path):
+    (exposure, _) = simulate_night(seed=5, settings=raw_survey).exposures()
+    message = ImageMessage(AT, exposure.message.value, 1234)
+    store = TemplateStore(tmp_path / "templates")
+    store.put(VERSION, make_templates(5, raw_survey))
+
+    waiting = process(message, store)
+    again = process(message, store, Kept(status=NO_TEMPLATE, first=ELSEWHERE))
+    name = build_calibrations(5, raw_survey, CalibrationStore(tmp_path / "calibrations"))
+    done = process(message, store, Kept(status=NO_TEMPLATE, first=AT))
+
+    assert waiting.status == NO_TEMPLATE
+    assert waiting.reason == f"there are no calibrations {name!r} of detector 0"
+    assert waiting.footprint.place == (exposure.visit.visit, 0)
+    assert again.status == DUPLICATE
+    assert (done.status, done.calibration_set) == (DONE, name)
+    assert done.footprint == waiting.footprint
+    assert done.sources.num_rows > 0
 
 
 def test_an_image_that_came_before_is_a_duplicate(message, templates):
