@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.alerts.columns import ARROW_TYPES, MATCH_COLUMNS, Column
+from broker.catalog.orbits import PREDICTED, Site
 from broker.errors import ConfigError
 
 DEFINITION = "definition.toml"
@@ -20,6 +21,26 @@ DEFINITION = "definition.toml"
 FRAMES = ("icrs", "galactic", "fk5")
 UNITS = ("deg", "rad", "hms")
 COVERAGES = ("rows", "all-sky")
+
+POSITIONS, ORBITS, MAP = KINDS = ("positions", "orbits", "map")
+"""Kinds of catalogue: entries at fixed places, bodies on orbits, values by HEALPix pixel."""
+
+ELEMENTS = (
+    "perihelionAu",
+    "eccentricity",
+    "inclination",
+    "ascendingNode",
+    "perihelionArgument",
+    "perihelionMjd",
+)
+"""Columns of an installed catalogue of orbits, in the order of `orbits.Elements`."""
+
+EPOCH, ABSOLUTE_MAG, SLOPE = "epochMjd", "absoluteMag", "slope"
+ORBIT_COLUMNS = (*ELEMENTS, EPOCH, ABSOLUTE_MAG, SLOPE)
+
+CREDIBLE_LEVEL = Column(
+    "credibleLevel", "float32", "", "Share of the probability in pixels as likely or likelier."
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +95,42 @@ class PositionColumns:
 
 
 @dataclass(frozen=True)
+class OrbitColumns:
+    """Where a file has the elements of orbits; angles in degrees, lengths in au.
+
+    Parameters
+    ----------
+    id, eccentricity, inclination, node, argument, epoch : str
+        Names of columns in the file; the defaults are those of JPL's small-body database.
+    perihelion, semi_major : str
+        Perihelion distance; where the file has none, the semi-major axis.
+    perihelion_time, mean_anomaly : str
+        Time of the perihelion; where the file has none, the mean anomaly at the epoch.
+    absolute_mag, slope : str
+        H and G; a file may lack them.
+    time : str
+        mjd or jd, of `epoch` and `perihelion_time` (TDB).
+    site : Site or None
+        Where the alerts are observed from; None is the middle of the Earth.
+    """
+
+    id: str = "id"
+    eccentricity: str = "e"
+    inclination: str = "i"
+    node: str = "om"
+    argument: str = "w"
+    epoch: str = "epoch"
+    perihelion: str = "q"
+    semi_major: str = "a"
+    perihelion_time: str = "tp"
+    mean_anomaly: str = "ma"
+    absolute_mag: str = "H"
+    slope: str = "G"
+    time: str = "mjd"
+    site: Site | None = None
+
+
+@dataclass(frozen=True)
 class Definition:
     """What a catalogue is, apart from its rows.
 
@@ -101,6 +158,12 @@ class Definition:
         Where it has looked: `rows`, as they tell, or `all-sky`.
     version, citation : str
         Default version, and what to cite.
+    kind : str
+        `positions`, `orbits` or `map`.
+    orbits : OrbitColumns
+        Where a file has the elements, if the kind is `orbits`.
+    probability : str or None
+        The column of a map that is a probability, or its density: a match has `credibleLevel`.
     """
 
     name: str
@@ -115,13 +178,23 @@ class Definition:
     coverage: str = "rows"
     version: str = ""
     citation: str = ""
+    kind: str = POSITIONS
+    orbits: OrbitColumns = OrbitColumns()
+    probability: str | None = None
+
+    @property
+    def computed_columns(self) -> tuple[Column, ...]:
+        """What a match has beside the usual and the attached columns."""
+        if self.kind == ORBITS:
+            return PREDICTED
+        return (CREDIBLE_LEVEL,) if self.probability is not None else ()
 
     @functools.cached_property
     def match_columns(self) -> tuple[Column, ...]:
         """What a batch of alerts gets from this catalogue, named as modules see it."""
         return tuple(
             Column(match_name(self.name, c.name), c.dtype, c.unit, c.doc, c.nullable)
-            for c in (*MATCH_COLUMNS, *self.columns)
+            for c in (*MATCH_COLUMNS, *self.computed_columns, *self.columns)
         )
 
 
@@ -153,13 +226,14 @@ def parse_definition(name: str, text: str, where: str | None = None) -> Definiti
         raise ConfigError(f"{where}: a catalogue's name is camelCase letters and digits")
     try:
         values = tomllib.loads(text)
-        columns = [dict(column) for column in values.pop("columns")]
+        columns = [dict(column) for column in _column_values(values)]
         sources = {c["name"]: c.pop("source") for c in columns if "source" in c}
         units = {c["name"]: c.pop("source_unit") for c in columns if "source_unit" in c}
         definition = Definition(
             name=name,
             columns=tuple(Column(**column) for column in columns),
             positions=_positions(values.pop("positions", {})),
+            orbits=_orbits(values.pop("orbits", {})),
             sources=sources,
             units=units,
             **values,
@@ -175,6 +249,18 @@ def _positions(values: dict[str, Any]) -> PositionColumns:
     return PositionColumns(known=KnownObject(**known) if known else None, **values)
 
 
+def _orbits(values: dict[str, Any]) -> OrbitColumns:
+    site = values.pop("site", None)
+    return OrbitColumns(site=Site(**site) if site else None, **values)
+
+
+def _column_values(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Take the attached columns out; a catalogue of orbits, or of probability, may have none."""
+    if values.get("kind") == ORBITS or "probability" in values:
+        return list(values.pop("columns", []))
+    return list(values.pop("columns"))
+
+
 def _check(definition: Definition, where: str) -> None:
     _check_columns(definition, where)
     if not (definition.radius_arcsec > 0.0 and definition.radius_factor > 0.0):
@@ -187,10 +273,14 @@ def _check(definition: Definition, where: str) -> None:
         ("positions.frame", at.frame, FRAMES),
         ("positions.unit", at.unit, UNITS),
         ("coverage", definition.coverage, COVERAGES),
+        ("kind", definition.kind, KINDS),
+        ("orbits.time", definition.orbits.time, ("mjd", "jd")),
     )
     for key, value, choices in allowed:
         if value not in choices:
             raise ConfigError(f"{where}: {key} is {value!r}; use {', '.join(choices)}")
+    if definition.probability is not None and definition.kind != MAP:
+        raise ConfigError(f'{where}: probability is for kind = "map"')
     if len({at.pm_ra is None, at.pm_dec is None, at.epoch is None}) > 1:
         raise ConfigError(f"{where}: proper motion needs pm_ra, pm_dec and epoch, all three")
 
@@ -199,6 +289,8 @@ def _check_columns(definition: Definition, where: str) -> None:
     names = [column.name for column in definition.columns]
     reserved = {"id", "ra", "dec", *(column.name for column in MATCH_COLUMNS)}
     reserved |= {"healpix29", "radiusArcsec", "idRank", "motionRa", "motionDec"}
+    reserved |= {column.name for column in definition.computed_columns}
+    reserved |= {"firstPixel", "endPixel"} | set(ORBIT_COLUMNS)
     for column in definition.columns:
         if column.dtype not in ARROW_TYPES:
             raise ConfigError(

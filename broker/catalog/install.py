@@ -9,11 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from broker.catalog.coverage import Coverage, all_sky, coverage_of_rows
-from broker.catalog.definition import DEFINITION, Definition, definition_of, parse_definition
+from broker.catalog.definition import (
+    DEFINITION,
+    MAP,
+    ORBITS,
+    Definition,
+    definition_of,
+    parse_definition,
+)
+from broker.catalog.elements import read_elements
 from broker.catalog.healpix import Floats, on_sky, pixels_of
 from broker.catalog.motion import mjd_of_year
-from broker.catalog.partition import Rows, sort_rows, write_rows
-from broker.catalog.source import read_source
+from broker.catalog.partition import RADIUS, RANK, Rows, id_rank, sort_rows, write_rows
+from broker.catalog.sky_map import map_coverage, read_map
+from broker.catalog.source import read_file, read_source
 from broker.errors import ConfigError
 from broker.units import separation_arcsec
 
@@ -66,14 +75,34 @@ def install_catalog(
     version = version or what.version
     if not version or not all(c.isalnum() or c in "._-" for c in version):
         raise ConfigError(f"version {version!r} is not allowed: use letters, digits, . _ -")
-    table = read_source(rows, what)
-    _check_rows(table, what)
-    made = _make_rows(table, what, version, coverage)
+    made = _make(rows, what, version, coverage)
     _check_space(path, made)
     if text:
         _keep_definition(path / name, text)
     write_rows(path / name, made)
     return len(made)
+
+
+def _make(rows: Path | pa.Table, what: Definition, version: str, coverage: Coverage | None) -> Rows:
+    if what.kind == MAP:
+        if isinstance(rows, pa.Table):
+            raise ConfigError(f"{what.name} is a map: it is added from a HEALPix FITS file")
+        table = read_map(rows, what)
+        return Rows(what.name, version, table.combine_chunks(), (), map_coverage(table), kind=MAP)
+    if what.kind == ORBITS:
+        table, units = (rows, {}) if isinstance(rows, pa.Table) else read_file(rows)
+        return _make_orbits(read_elements(table, units, what), what, version)
+    table = read_source(rows, what)
+    _check_rows(table, what)
+    return _make_rows(table, what, version, coverage)
+
+
+def _make_orbits(table: pa.Table, what: Definition, version: str) -> Rows:
+    _check_present(table, what.name)
+    _check_ids(table.column("id"), what.name)
+    table = table.append_column(RADIUS, pa.array(_radii(table, what)))
+    table = table.append_column(RANK, pa.array(id_rank(table)))
+    return Rows(what.name, version, table.combine_chunks(), (), kind=ORBITS)
 
 
 def _make_rows(table: pa.Table, what: Definition, version: str, coverage: Coverage | None) -> Rows:
@@ -127,12 +156,16 @@ def _check_space(path: Path, rows: Rows) -> None:
         )
 
 
-def _check_rows(table: pa.Table, what: Definition) -> None:
-    name = what.name
+def _check_present(table: pa.Table, name: str) -> None:
     if table.num_rows == 0:
         raise ConfigError(f"there are no rows to add to the catalogue {name}", catalog=name)
     if table.column("id").null_count:
         raise ConfigError(f"an entry of {name} has no id", catalog=name)
+
+
+def _check_rows(table: pa.Table, what: Definition) -> None:
+    name = what.name
+    _check_present(table, name)
     ra, dec = (table.column(c).to_numpy() for c in ("ra", "dec"))
     bad = np.flatnonzero(~on_sky(ra, dec))
     if bad.size:

@@ -83,6 +83,8 @@ class Rows:
         Where it has looked.
     epoch_mjd : float or None
         When its entries are where it says; None if they have no proper motion. [d]
+    kind : str
+        `positions`; `orbits` and `map` have neither places nor layers.
     """
 
     name: str
@@ -91,24 +93,41 @@ class Rows:
     layers: tuple[Layer, ...]
     coverage: Coverage = field(default_factory=all_sky)
     epoch_mjd: float | None = None
+    kind: str = "positions"
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     @cached_property
     def pixels(self) -> Pixels:
-        """Pixels of order 29, sorted within each layer."""
+        """Pixels of order 29, sorted within each layer; ConfigError as of `ra`."""
+        self._check_places()
         return self.numbers(PIXEL)
 
     @cached_property
     def ra(self) -> Floats:
-        """Right ascension. [deg]"""
+        """Right ascension. [deg]
+
+        Raises
+        ------
+        ConfigError
+            If it is a catalogue of orbits or a map, whose entries have no fixed place.
+        """
+        self._check_places()
         return self.numbers("ra")
 
     @cached_property
     def dec(self) -> Floats:
-        """Declination. [deg]"""
+        """Declination; ConfigError as of `ra`. [deg]"""
+        self._check_places()
         return self.numbers("dec")
+
+    def _check_places(self) -> None:
+        if self.kind != "positions":
+            raise ConfigError(
+                f"{self.name} is of kind {self.kind}: its entries have no fixed place",
+                catalog=self.name,
+            )
 
     @cached_property
     def radius(self) -> NDArray[np.float64]:
@@ -158,8 +177,7 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
     order = np.where(order >= 0, np.minimum(order, 15) - (order < 15) * (1 - order % 2), -1)
     ra, dec = (table.column(name).to_numpy() for name in ("ra", "dec"))
     pixels = pixels_of(ra, dec)
-    rank = np.empty(table.num_rows, dtype=np.int64)
-    rank[pc.sort_indices(table.column("id")).to_numpy()] = np.arange(table.num_rows)
+    rank = id_rank(table)
     sequence = np.lexsort((rank, pixels, -order))
     table = (
         table.append_column(PIXEL, pa.array(pixels))
@@ -169,6 +187,13 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
         .combine_chunks()
     )
     return table, _layers(order[sequence])
+
+
+def id_rank(table: pa.Table) -> NDArray[np.int64]:
+    """Return the place of each row's id in the order of ids."""
+    rank = np.empty(table.num_rows, dtype=np.int64)
+    rank[pc.sort_indices(table.column("id")).to_numpy()] = np.arange(table.num_rows)
+    return rank
 
 
 def _layers(order: NDArray[np.int64]) -> tuple[Layer, ...]:
@@ -198,7 +223,7 @@ def write_rows(folder: Path, rows: Rows) -> None:
         out.write_table(rows.table)
     layers = [asdict(layer) for layer in rows.layers]
     about: dict[str, Any] = {"name": rows.name, "version": rows.version, "layers": layers}
-    about["epochMjd"] = rows.epoch_mjd
+    about |= {"epochMjd": rows.epoch_mjd, "kind": rows.kind}
     (partial / _METADATA).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     np.save(partial / _COVERAGE, np.stack([rows.coverage.first, rows.coverage.end]))
     _flush(partial / _ROWS, partial / _METADATA, partial / _COVERAGE)
@@ -253,7 +278,15 @@ def open_rows(folder: Path) -> Rows:
             "`broker catalog add`",
             path=str(folder),
         ) from error
-    return Rows(about["name"], about["version"], table, layers, coverage, about.get("epochMjd"))
+    return Rows(
+        about["name"],
+        about["version"],
+        table,
+        layers,
+        coverage,
+        about.get("epochMjd"),
+        about.get("kind", "positions"),
+    )
 
 
 def _read_coverage(path: Path, table: pa.Table) -> Coverage:

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from broker.alerts.columns import FOUND, NOT_FOUND, NOT_SEARCHED, Column
 from broker.catalog.crossmatch import Positions, nearest_at, positions
 from broker.catalog.definition import (
+    CREDIBLE_LEVEL,
+    MAP,
+    ORBITS,
     Definition,
     definition_of,
     definitions,
@@ -26,7 +29,10 @@ from broker.catalog.definition import (
     read_definitions,
 )
 from broker.catalog.install import install_catalog
+from broker.catalog.moving import MovingObjects, predictions
 from broker.catalog.partition import Rows, open_rows, stamp
+from broker.catalog.sky_map import values_at
+from broker.errors import ConfigError
 
 __all__ = [
     "Catalogs",
@@ -58,6 +64,7 @@ class Catalogs:
         self._path = path
         self._definitions: dict[str, Definition] = {}
         self._open: dict[str, Rows | None] = {}
+        self._moving: dict[str, MovingObjects] = {}
         self._stamps: dict[str, Any] = {}
         self._looked_at = -np.inf
 
@@ -83,6 +90,23 @@ class Catalogs:
             definition_of(name, self._path)
         return self._open.get(name)
 
+    def moving(self, name: str) -> MovingObjects:
+        """Return a catalogue of orbits, ready to be asked where its bodies are.
+
+        Raises
+        ------
+        ConfigError
+            If the catalogue is not defined, has no rows, or is none of orbits.
+        """
+        rows, definition = self.rows(name), self.definitions[name]
+        if rows is None:
+            raise ConfigError(f"the catalogue {name} has no rows yet: `broker catalog add`")
+        if rows.kind != ORBITS:
+            raise ConfigError(f"{name} is no catalogue of orbits", catalog=name)
+        if name not in self._moving or self._moving[name].rows is not rows:
+            self._moving[name] = MovingObjects(rows, definition.orbits.site)
+        return self._moving[name]
+
     def match(self, ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike | None = None) -> pa.Table:
         """Match positions with every catalogue that was defined at the first call.
 
@@ -104,8 +128,25 @@ class Catalogs:
         at = positions(ra, dec, mjd)
         columns: dict[str, pa.Array] = {}
         for definition in self._definitions.values():
-            columns |= _match(definition, self._open[definition.name], at)
+            columns |= self._match(definition, at)
         return pa.table(columns)
+
+    def _match(self, definition: Definition, at: Positions) -> dict[str, pa.Array]:
+        """Return one catalogue's match columns."""
+        rows = self._open[definition.name]
+        if rows is None or rows.kind != definition.kind:
+            n, columns = at.ra.size, definition.match_columns
+            nothing = {c.name: pa.nulls(n, c.arrow_type) for c in columns[1:]}
+            return {columns[0].name: pa.array(np.full(n, NOT_SEARCHED, np.int32)), **nothing}
+        if rows.kind == ORBITS:
+            return _match_orbits(definition, self.moving(definition.name), at)
+        if rows.kind == MAP:
+            row = values_at(rows, at, frame=definition.positions.frame)
+            return _match_columns(definition, rows, row, None, row >= 0, _levels(rows, row))
+        row, separation = nearest_at(rows, at)
+        covered = np.zeros(at.ra.size, dtype=bool)
+        covered[at.place] = rows.coverage.contains_pixels(at.pixels)
+        return _match_columns(definition, rows, row, separation, covered, None)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -122,23 +163,65 @@ class Catalogs:
         self._looked_at = now
 
 
-def _match(definition: Definition, rows: Rows | None, at: Positions) -> dict[str, pa.Array]:
-    """Return one catalogue's match columns."""
-    n, columns = at.ra.size, definition.match_columns
-    if rows is None:
-        nothing = {c.name: pa.nulls(n, c.arrow_type) for c in columns[1:]}
-        return {columns[0].name: pa.array(np.full(n, NOT_SEARCHED, np.int32)), **nothing}
-    row, separation = nearest_at(rows, at)
-    found, covered = row >= 0, np.zeros(n, dtype=bool)
-    covered[at.place] = rows.coverage.contains_pixels(at.pixels)
+def _match_orbits(
+    definition: Definition, moving: MovingObjects, at: Positions
+) -> dict[str, pa.Array]:
+    row, separation = moving.nearest(at)
+    searched = np.zeros(at.ra.size, dtype=bool)
+    searched[at.place] = moving.has_time(at)[at.place]
+    mjd = np.full(at.ra.shape, np.nan) if at.mjd is None else at.mjd
+    computed = predictions(moving, row, mjd)
+    return _match_columns(definition, moving.rows, row, separation, searched, computed)
+
+
+def _levels(rows: Rows, row: NDArray[np.int64]) -> pa.Table | None:
+    if CREDIBLE_LEVEL.name not in rows.table.column_names:
+        return None
+    return rows.table.select([CREDIBLE_LEVEL.name]).take(pa.array(row, mask=row < 0))
+
+
+def _match_columns(
+    definition: Definition,
+    rows: Rows,
+    row: NDArray[np.int64],
+    separation: NDArray[np.float64] | None,
+    covered: NDArray[np.bool_],
+    computed: pa.Table | None,
+) -> dict[str, pa.Array]:
+    """Return the columns of a match.
+
+    Parameters
+    ----------
+    definition, rows
+        The catalogue.
+    row : NDArray[np.int64], shape (n,)
+        Matched rows, -1 where there is none.
+    separation : NDArray[np.float64], shape (n,), or None
+        Their distances; None where there is no such thing. [arcsec]
+    covered : NDArray[np.bool_], shape (n,)
+        Where the catalogue has looked.
+    computed : pa.Table or None
+        The columns that are no columns of the rows.
+    """
+    n, found = row.size, row >= 0
     reading = np.where(found, FOUND, np.where(covered, NOT_FOUND, NOT_SEARCHED))
     taken = rows.table.select(_present(rows, definition.columns)).take(pa.array(row, mask=~found))
-    searched = pa.array(found | covered)
+    columns = definition.match_columns
     values = [
         pa.array(reading.astype(np.int32)),
-        _flat(rows.table.column("id").take(pa.array(row, mask=~found)), columns[1]),
-        pa.array(separation.astype(np.float32), mask=~found),
-        pc.if_else(searched, pa.scalar(rows.version), pa.scalar(None, pa.string())),
+        _flat(rows.table.column("id").take(pa.array(row, mask=~found)), columns[1])
+        if "id" in rows.table.column_names
+        else pa.nulls(n, columns[1].arrow_type),
+        pa.nulls(n, pa.float32())
+        if separation is None
+        else pa.array(separation.astype(np.float32), mask=~found),
+        pc.if_else(
+            pa.array(found | covered), pa.scalar(rows.version), pa.scalar(None, pa.string())
+        ),
+    ]
+    values += [
+        pa.nulls(n, c.arrow_type) if computed is None else _flat(computed.column(c.name), c)
+        for c in definition.computed_columns
     ]
     values += [
         _flat(taken.column(column.name), column)

@@ -119,33 +119,44 @@ def read_source(rows: Path | pa.Table, definition: Definition) -> pa.Table:
     at = definition.positions
     ra, dec = _positions(table, units, definition)
     columns = {
-        "id": _cast(_find(table, at.id), pa.large_string(), at.id),
+        "id": _cast(find_column(table, at.id), pa.large_string(), at.id),
         "ra": pa.chunked_array([ra]),
         "dec": pa.chunked_array([dec]),
     }
     if at.pm_ra is not None and at.pm_dec is not None:
         for name, source in ((MOTION_RA, at.pm_ra), (MOTION_DEC, at.pm_dec)):
-            motion = _numbers(_find(table, source), source)
+            motion = _numbers(find_column(table, source), source)
             factor = _factor(units.get(source, ""), "mas / yr", source)
             columns[name] = pa.chunked_array([np.nan_to_num(motion * factor, nan=0.0)])
-    for column in definition.columns:
-        columns[column.name] = _attached(table, units, definition, column.name)
-    return pa.table(columns)
+    return pa.table(columns | attached_columns(table, units, definition))
+
+
+def attached_columns(
+    table: pa.Table, units: Mapping[str, str], definition: Definition
+) -> dict[str, pa.ChunkedArray]:
+    """Return the attached columns in their types and units; ConfigError if one is of others."""
+    return {c.name: _attached(table, units, definition, c.name) for c in definition.columns}
 
 
 def columns_of(table: pa.Table, names: Sequence[str]) -> list[Floats]:
     """Return columns as numbers, NaN where null; ConfigError if one is missing or no number."""
-    return [_numbers(_find(table, name), name) for name in names]
+    return [_numbers(find_column(table, name), name) for name in names]
 
 
-def _find(table: pa.Table, name: str) -> pa.ChunkedArray:
+def has_column(table: pa.Table, name: str) -> bool:
+    """Return whether a column is there, by its name or the same in snake_case."""
+    return _lookup(table, name) is not None
+
+
+def find_column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a column by its name or the same in snake_case; ConfigError if there is none."""
     found = _lookup(table, name)
     if found is None:
         close = difflib.get_close_matches(name, table.column_names, n=3, cutoff=0.4)
         hint = f" (did you mean {', '.join(close)}?)" if close else ""
         raise ConfigError(
             f"the rows have no column {name}{hint}; they have "
-            f"{', '.join(table.column_names[:30])}. Name it in [positions] of the definition",
+            f"{', '.join(table.column_names[:30])}. Name it in the definition",
             column=name,
         )
     return found
@@ -180,7 +191,7 @@ def _attached(
     found = _lookup(table, source)
     if found is None:
         if name in definition.sources:
-            found = _find(table, source)  # an error: a column that is named must be there
+            found = find_column(table, source)  # an error: a column that is named must be there
         return pa.chunked_array([pa.nulls(table.num_rows, kind)])
     factor = _factor(definition.units.get(name, units.get(source, "")), column.unit, source)
     if factor != 1.0:
@@ -213,7 +224,7 @@ def _positions(
 ) -> tuple[Floats, Floats]:
     """Return positions in ICRS. [deg]"""
     at = definition.positions
-    columns = [_find(table, name) for name in (at.ra, at.dec)]
+    columns = [find_column(table, name) for name in (at.ra, at.dec)]
     if at.unit == "hms":
         ra, dec = _from_text(columns, at)
     else:

@@ -228,6 +228,52 @@ def search(
         click.echo(f"the first {limit} of {found.num_rows}; --out has all", err=True)
 
 
+@command.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.option("--mjd", type=float, required=True, help="When (MJD, TAI). [d]")
+@click.option("--cone", type=float, nargs=3, required=True, help="RA, Dec [deg], radius [arcsec].")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows shown.")
+@json_option
+@click.pass_context
+def ephemeris(
+    ctx: click.Context,
+    name: str,
+    mjd: float,
+    cone: tuple[float, float, float],
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List which bodies of a catalogue of orbits are in a cone at a time, nearest first.
+
+    Example: broker catalog ephemeris asteroids --mjd 61000.2 --cone 150.1 -2.2 3600
+    """
+    import numpy as np
+
+    from broker.catalog import Catalogs
+    from broker.catalog.moving import predictions
+    from broker.units import separation_arcsec
+
+    moving = Catalogs(load(ctx).catalog_path).moving(name)
+    row, seen = moving.around(*cone, mjd)
+    said = predictions(moving, row, np.full(row.shape, mjd)).to_pylist()
+    away = separation_arcsec(cone[0], cone[1], seen.ra, seen.dec)
+    ids = moving.rows.table.column("id").take(row).to_pylist()
+    columns = ["id", "ra", "dec", "separation", *(said[0] if said else ())]
+    rows = [
+        {
+            "id": one,
+            "ra": float(seen.ra[k]),
+            "dec": float(seen.dec[k]),
+            "separation": float(away[k]),
+        }
+        | said[k]
+        for k, one in enumerate(ids)
+    ]
+    emit_rows(rows[:limit], columns, as_json=as_json, title=f"{name}, MJD {mjd:g}")
+    if len(rows) > limit:
+        click.echo(f"the first {limit} of {len(rows)}; --limit shows more", err=True)
+
+
 @command.command("match-list")
 @click.argument("file", type=_FILE)
 @click.option("--ra", default="ra", show_default=True, help="Column of right ascension. [deg]")

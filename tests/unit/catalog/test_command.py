@@ -121,3 +121,28 @@ def test_a_catalogue_goes_out_and_is_removed(places, tmp_path):
 
 def test_a_match_is_told_in_words(places):
     assert "0.0 arcsec from the entry a of places." in places("match", "10", "20").output
+
+
+def test_bodies_of_a_catalogue_of_orbits_are_found_at_a_time(broker, tmp_path):
+    (tmp_path / "belt.toml").write_text(
+        'kind = "orbits"\ndoc = "Asteroids."\nradius_arcsec = 5.0\nversion = "1"\n'
+    )
+    orbit = {"e": 0.078, "i": 10.6, "om": 80.3, "w": 73.6, "ma": 60.0, "a": 2.77, "H": 3.34}
+    rows = {name: [value] for name, value in orbit.items()} | {"id": ["1"], "epoch": [61_000.0]}
+    pq.write_table(pa.table(rows), tmp_path / "belt.parquet")
+    added = broker("add", "belt.parquet", "--name", "belt", "--definition", "belt.toml")
+    assert added.exit_code == 0, added.output
+
+    near = broker("ephemeris", "belt", "--mjd", "61000.5", "--cone", "10", "0", "648000", "--json")
+    (body,) = json.loads(near.stdout)
+    place = (str(body["ra"]), str(body["dec"]))
+    found = json.loads(broker("match", *place, "--mjd", "61000.5", "--json").stdout)
+    said = broker("match", *place, "--mjd", "61000.5").stdout
+
+    assert body["id"] == "1"
+    assert found["beltId"] == "1"
+    assert found["beltSeparation"] < 0.001
+    assert found["beltPredictedMag"] == pytest.approx(body["predictedMag"])
+    assert "from where 1 of belt should be, predicted at V =" in said
+    exported = broker("export", "belt", "folder")
+    assert "no fixed place" in str(exported.exception)
