@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from broker.cli.image_quality import quality
 from broker.cli.output import emit_rows, json_option, progress
+from broker.cli.reliability import train_reliability
 from broker.errors import AlertError, BrokerError
 
 _BAD_DATA = 20
@@ -67,6 +69,12 @@ def command() -> None:
 
     Example: broker image detect night/*.fits --out tables
     """
+
+
+command.add_command(train_reliability)
+
+
+command.add_command(quality)
 
 
 @command.command("reduce")

@@ -14,6 +14,7 @@ from broker.detection.flags import SourceFlag
 from broker.detection.forced import forced_flux
 from broker.detection.measure import Fits, Noise, fit_sources, moments
 from broker.detection.reliability import Evidence, score
+from broker.detection.reliability_evidence import surroundings
 from broker.errors import AlertError
 from broker.imaging.cutout import cut, encode_cutout
 from broker.imaging.image import Image
@@ -297,6 +298,7 @@ def evidence_of(difference: Difference, peaks: Peaks, fits: Fits, template_flux:
         fwhm / (FWHM_PER_SIGMA * np.hypot(difference.psf_sigma, _PIXEL_SIGMA)),
         elongation,
         fits.failed.astype(np.float64),
+        surroundings(difference, peaks, fits),
     )
 
 
