@@ -1,6 +1,6 @@
 """One exposure and its template in, diaSources out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -8,18 +8,20 @@ import pyarrow as pa
 
 from broker.detection.columns import DIA_SOURCES_WITH_CUTOUTS, dia_source_ids
 from broker.detection.detect import THRESHOLD, Peaks, detect
+from broker.detection.dia_flags import dia_flags, star_share
 from broker.detection.difference import Difference, subtract_template
 from broker.detection.dipole import MIN_SHARE, MIN_SNR, opposite_snr
 from broker.detection.flags import SourceFlag
 from broker.detection.forced import forced_flux
-from broker.detection.measure import Fits, Noise, fit_sources, moments
+from broker.detection.measure import FIT_HALF_SIGMAS, Fits, Noise, fit_sources, moments
+from broker.detection.noise_planes import variance_around
 from broker.detection.reliability import Evidence, score
 from broker.detection.reliability_evidence import surroundings
+from broker.detection.width_map import WidthMap, by_width, constant_width
 from broker.errors import AlertError
 from broker.imaging.cutout import cut, encode_cutout
 from broker.imaging.image import Image
-from broker.imaging.kernels import F32, F64
-from broker.imaging.mask import MaskPlane
+from broker.imaging.kernels import F64
 from broker.imaging.psf import FWHM_PER_SIGMA
 from broker.imaging.templates import Template
 from broker.units import flux_to_mag
@@ -152,15 +154,7 @@ def _measure(
     difference: Difference, peaks: Peaks, version: str, settings: DiaSettings
 ) -> tuple[pa.Table, Evidence]:
     noise = Noise(difference.science.gain / difference.poisson_share, difference.floor)
-    fits = fit_sources(
-        difference.pixels,
-        difference.variance,
-        peaks.x,
-        peaks.y,
-        psf_sigma=difference.psf_sigma,
-        noise=noise,
-        unusable=difference.unusable,
-    )
+    fits = _fits(difference, peaks, noise)
     columns = _identity(difference, peaks, version)
     columns |= _positions(difference, fits)
     columns |= _fluxes(difference, peaks, fits)
@@ -172,6 +166,25 @@ def _measure(
     schema = DIA_SOURCES_WITH_CUTOUTS
     table = {f.name: pa.array(columns[f.name], f.type) for f in schema}
     return pa.Table.from_pydict(table, schema=schema), evidence
+
+
+def _fits(difference: Difference, peaks: Peaks, noise: Noise) -> Fits:
+    """Fit every peak with the PSF's width where it is."""
+    names = [f.name for f in fields(Fits)]
+
+    def fit(sigma: float, members: Any) -> list[Any]:
+        found = fit_sources(
+            difference.pixels,
+            difference.variance,
+            peaks.x[members],
+            peaks.y[members],
+            psf_sigma=sigma,
+            noise=noise,
+            unusable=difference.unusable,
+        )
+        return [getattr(found, name) for name in names]
+
+    return Fits(*by_width(difference.width_map, peaks.x, peaks.y, fit))
 
 
 def _identity(difference: Difference, peaks: Peaks, version: str) -> dict[str, Any]:
@@ -218,23 +231,10 @@ def _positions(difference: Difference, fits: Fits) -> dict[str, Any]:
 def _fluxes(difference: Difference, peaks: Peaks, fits: Fits) -> dict[str, Any]:
     science, template = difference.science, difference.template
     unit = science.flux_per_count
-    light = difference.star_light / np.float32(science.gain)
-    t_flux, t_err = forced_flux(
-        template.pixels,
-        template.variance + light / _visits(template),
-        fits.x,
-        fits.y,
-        psf_sigma=template.psf.sigma,
-        unusable=difference.unusable,
+    t_flux, t_err = _forced(
+        template, difference, fits, difference.template_widths, template.meta.get("nVisits", 1)
     )
-    s_flux, s_err = forced_flux(
-        science.pixels,
-        science.variance + light,
-        fits.x,
-        fits.y,
-        psf_sigma=science.psf.sigma,
-        unusable=difference.unusable,
-    )
+    s_flux, s_err = _forced(science, difference, fits, difference.science_widths, 1)
     finite = np.isfinite(fits.flux_err)
     return {
         "psfFlux": np.where(finite, fits.flux, peaks.flux) * unit,
@@ -249,8 +249,29 @@ def _fluxes(difference: Difference, peaks: Peaks, fits: Fits) -> dict[str, Any]:
     }
 
 
-def _visits(template: Image) -> np.float32:
-    return np.float32(template.meta.get("nVisits", 1))
+def _forced(
+    image: Image, difference: Difference, fits: Fits, widths: WidthMap | None, visits: float
+) -> tuple[F64, F64]:
+    """Return flux and error of an image's own light at the fitted places. [ADU]"""
+    known = widths or constant_width(image.psf.sigma, image.shape)
+    half = int(np.ceil(FIT_HALF_SIGMAS * known.limits[1])) + 1
+    per_count = 1.0 / (difference.science.gain * visits)
+    variance = variance_around(
+        image.variance, difference.star_light, per_count, fits.x, fits.y, half
+    )
+
+    def measure(sigma: float, members: Any) -> tuple[F64, F64]:
+        return forced_flux(
+            image.pixels,
+            variance,
+            fits.x[members],
+            fits.y[members],
+            psf_sigma=sigma,
+            unusable=difference.unusable,
+        )
+
+    flux, error = by_width(known, fits.x, fits.y, measure)
+    return flux, error
 
 
 def _or_null(values: F64) -> Any:
@@ -270,19 +291,24 @@ def evidence_of(difference: Difference, peaks: Peaks, fits: Fits, template_flux:
         PSF flux of the template there, in counts; NaN where it has none.
     """
     sign = np.where(peaks.snr < 0.0, -1.0, 1.0)
-    fwhm, elongation = moments(
-        difference.pixels,
-        fits.x,
-        fits.y,
-        sign,
-        psf_sigma=difference.psf_sigma,
-        unusable=difference.unusable,
-    )
+    widths = difference.width_at(fits.x, fits.y)
+
+    def shape(sigma: float, members: Any) -> tuple[F64, F64]:
+        return moments(
+            difference.pixels,
+            fits.x[members],
+            fits.y[members],
+            sign[members],
+            psf_sigma=sigma,
+            unusable=difference.unusable,
+        )
+
+    fwhm, elongation = by_width(difference.width_map, fits.x, fits.y, shape)
     opposite = opposite_snr(
         difference.pixels,
         difference.variance,
         fits,
-        psf_sigma=difference.psf_sigma,
+        psf_sigma=widths,
         unusable=difference.unusable,
     )
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -293,9 +319,9 @@ def evidence_of(difference: Difference, peaks: Peaks, fits: Fits, template_flux:
         _peak_excess(difference, peaks, fits),
         opposite,
         fits.usable,
-        _star_share(difference)[peaks.y, peaks.x].astype(np.float64),
+        star_share(difference, peaks).astype(np.float64),
         ratio,
-        fwhm / (FWHM_PER_SIGMA * np.hypot(difference.psf_sigma, _PIXEL_SIGMA)),
+        fwhm / (FWHM_PER_SIGMA * np.hypot(widths, _PIXEL_SIGMA)),
         elongation,
         fits.failed.astype(np.float64),
         surroundings(difference, peaks, fits),
@@ -308,73 +334,31 @@ def _judgement(
     opposite, snr = evidence.opposite_snr, evidence.snr
     is_dipole = (opposite >= MIN_SNR) & (opposite >= MIN_SHARE * snr)
     fwhm = evidence.width_ratio * difference.science.wcs.scale_arcsec
-    fwhm *= FWHM_PER_SIGMA * np.hypot(difference.psf_sigma, _PIXEL_SIGMA)
+    fwhm *= FWHM_PER_SIGMA * np.hypot(difference.width_at(fits.x, fits.y), _PIXEL_SIGMA)
     return {
         "reliability": score(evidence),
         "isDipole": is_dipole,
-        "flags": _flags(difference, peaks, fits) | np.where(is_dipole, int(SourceFlag.DIPOLE), 0),
+        "flags": dia_flags(difference, peaks, fits)
+        | np.where(is_dipole, int(SourceFlag.DIPOLE), 0),
         "fwhm": _or_null(fwhm),
         "elongation": _or_null(evidence.elongation),
     }
-
-
-def _star_share(difference: Difference) -> F32:
-    share = np.float32(difference.floor) / np.maximum(difference.variance, difference.floor)
-    return np.asarray(1.0 - share, np.float32)
 
 
 def _peak_excess(difference: Difference, peaks: Peaks, fits: Fits) -> F64:
     """Return how far the peak pixel is above the fitted PSF, in sigma, shape (n_sources,)."""
     from scipy.special import erf
 
+    widths = difference.width_at(fits.x, fits.y)
+
     def share(offset: F64) -> F64:
-        edge = np.stack([offset - 0.5, offset + 0.5]) / (np.sqrt(2.0) * difference.psf_sigma)
+        edge = np.stack([offset - 0.5, offset + 0.5]) / (np.sqrt(2.0) * widths)
         return 0.5 * np.diff(erf(edge), axis=0)[0]
 
     expected = fits.flux * share(peaks.x - fits.x) * share(peaks.y - fits.y)
     variance = difference.variance[peaks.y, peaks.x] + np.abs(expected) / difference.science.gain
     excess = (difference.pixels[peaks.y, peaks.x] - expected) / np.sqrt(variance)
     return np.asarray(excess * np.sign(peaks.snr), np.float64)
-
-
-def _flags(difference: Difference, peaks: Peaks, fits: Fits) -> Any:
-    science, template = difference.science, difference.template
-    half = int(np.ceil(2.0 * difference.psf_sigma))
-    flags = np.where(fits.failed, int(SourceFlag.CENTROID_FAILED), 0)
-    planes = (
-        (science, MaskPlane.EDGE, SourceFlag.EDGE),
-        (science, MaskPlane.SATURATED, SourceFlag.SATURATED),
-        (science, MaskPlane.BAD, SourceFlag.BAD),
-        (science, MaskPlane.COSMIC_RAY, SourceFlag.COSMIC_RAY),
-        (template, MaskPlane.NO_DATA, SourceFlag.NO_TEMPLATE_DATA),
-        (template, MaskPlane.SATURATED, SourceFlag.SATURATED_TEMPLATE),
-    )
-    for image, plane, flag in planes:
-        near = [
-            bool(
-                np.any(
-                    image.mask[max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1]
-                    & np.uint16(plane)
-                )
-            )
-            for x, y in zip(peaks.x, peaks.y, strict=True)
-        ]
-        flags |= np.where(np.array(near, bool), int(flag), 0)
-    bright = _star_share(difference)[peaks.y, peaks.x] > 0.5
-    flags |= np.where(bright, int(SourceFlag.BRIGHT_STAR_NEAR), 0)
-    flags |= np.where(_has_neighbour(difference, peaks), int(SourceFlag.NEIGHBOUR_NEAR), 0)
-    poor = difference.kernel.n_stars == 0 or not difference.kernel.chi2 < 2.0
-    return flags | (int(SourceFlag.POOR_SUBTRACTION) if poor else 0)
-
-
-def _has_neighbour(difference: Difference, peaks: Peaks) -> Any:
-    from scipy.spatial import cKDTree
-
-    if len(peaks) == 0:
-        return np.zeros(0, bool)
-    places = np.column_stack([peaks.x, peaks.y])
-    reach = 3.0 * FWHM_PER_SIGMA * difference.psf_sigma
-    return cKDTree(places).query_ball_point(places, reach, return_length=True) > 1
 
 
 def _cutouts(difference: Difference, peaks: Peaks, size: int) -> dict[str, Any]:

@@ -1,41 +1,43 @@
 """The difference of an exposure and a template, with a variance that knows where stars were.
 
-The sharper of the two is convolved. The variance plane is that of white noise with the same power
-at the scale of the PSF: convolution by a kernel that widens the PSF from t to s leaves a PSF-
-weighted sum of white noise with s² / (s² + s² - t²) of the pixel's power. The noise of stars comes
-from the matched template, never from the exposure's own pixels, whose positive noise would hide
-itself.
+The sharper of the two is convolved. If neither is the sharper one everywhere, the exposure is
+smoothed until it is broader than the template all over. The variance plane is that of white noise
+with the same power at the scale of the PSF, place by place. The noise of stars comes from the
+matched template, never from the exposure's own pixels, whose positive noise would hide itself.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from broker.detection.detect import detect
+from broker.detection.matching import Match, match_images
+from broker.detection.noise_planes import (
+    flat_shares,
+    noise_shares,
+    subtract_left_over_sky,
+    variance_plane,
+)
+from broker.detection.width_map import WidthMap, constant_width, grid_places
 from broker.errors import AlertError
 from broker.imaging.background import fit_background
 from broker.imaging.cosmic_rays import find_cosmic_rays
 from broker.imaging.image import Image
-from broker.imaging.kernel_stars import kernel_stars
-from broker.imaging.kernels import F32, Bools, grow
+from broker.imaging.kernels import F32, F64, Bools, grow
 from broker.imaging.mask import UNUSABLE, MaskPlane, set_plane
+from broker.imaging.psf import GaussianPsf
 from broker.imaging.subtract import (
-    LEAST_CHANGE,
-    STAMP_HALF,
     Kernel,
-    fit_kernel,
     gaussian_kernel,
+    polynomials,
 )
 from broker.imaging.templates import Template
 from broker.imaging.warp import warp
 
-_DECONVOLVE_LIMIT = 0.97
-"""A template up to 1 / 0.97 times as broad as the exposure is still the one that is convolved."""
+_MARGIN = 16
+"""How far beyond the exposure's borders light is looked for that convolution brings in. [pixel]"""
 
-_MIN_STARS = 4
-_LEAST_SKY = 0.2
-_SCALE_RANGE = (0.5, 2.0)
-"""Allowed ratio of the fitted flux scale to that of the zero points."""
+_BORDER_PX = 2
+"""Rows and columns at the borders of a convolved exposure: light from outside is missing there."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Difference:
     star_light : NDArray[np.float32], shape (ny, nx)
         Expected counts of the static sky.
     psf_sigma : float
-        Width of a point source on the difference. [pixel]
+        Width of a point source on the difference, typical of the image. [pixel]
     filter_sigma : float
         Width of the filter that is best for detection. [pixel]
     position_error_scale : float
@@ -71,6 +73,9 @@ class Difference:
     convolves_template : bool
     scorecard : dict
         What was found out about the exposure.
+    widths, science_widths, template_widths : WidthMap, optional
+        How wide a point source is, place by place, on the difference, the exposure and the
+        template; without them as the PSFs say.
     """
 
     science: Image
@@ -88,6 +93,18 @@ class Difference:
     kernel: Kernel
     convolves_template: bool
     scorecard: dict[str, float | int | str]
+    widths: WidthMap | None = None
+    science_widths: WidthMap | None = None
+    template_widths: WidthMap | None = None
+
+    def width_at(self, x: F64, y: F64) -> F64:
+        """Return the width of a point source at places, shape (n_places,). [pixel]"""
+        return self.width_map.at(x, y)
+
+    @property
+    def width_map(self) -> WidthMap:
+        """Width of a point source on the difference."""
+        return self.widths or constant_width(self.psf_sigma, self.science.shape)
 
 
 def subtract_template(
@@ -111,23 +128,36 @@ def subtract_template(
         If the exposure is masked or without noise, or the template does not lie on it.
     """
     science, scorecard = without_sky(image, cell_px=cell_px)
-    matched = on_science_pixels(template, science)
+    wide = on_science_pixels(template, science, margin=_MARGIN)
+    matched = _cropped(wide, science)
     no_template = matched.is_masked(MaskPlane.NO_DATA)
     if no_template.all():
         raise AlertError("the template does not lie on the exposure")
     science = _filled(science, matched)
-    kernel, forward = _match(science, matched)
-    difference = _assemble(science, matched, kernel, forward, model_error, cell_px)
-    scorecard |= {
+    match = match_images(science, matched)
+    science = replace(science, psf=GaussianPsf(match.science.typical))
+    matched = replace(matched, psf=GaussianPsf(match.template.typical))
+    difference = _assemble(science, matched, wide, match, model_error, cell_px)
+    scorecard |= difference.scorecard | _matching_card(match, matched)
+    return replace(difference, scorecard=scorecard)
+
+
+def _matching_card(match: Match, template: Image) -> dict[str, float | int | str]:
+    kernel = match.kernel
+    return {
         "kernelStars": kernel.n_stars,
         "kernelOrder": kernel.order,
         "kernelChi2": kernel.chi2,
-        "kernelSum": kernel.scale if forward else 1.0 / kernel.scale,
-        "convolved": "template" if forward else "science",
-        "templateSeeing": matched.psf.fwhm * matched.wcs.scale_arcsec,
-        "usableShare": float(np.mean(~difference.unusable)),
+        "kernelSum": kernel.scale if match.forward else 1.0 / kernel.scale,
+        "kernelSumErr": kernel.scale_err,
+        "convolved": "template" if match.forward else "science",
+        "smoothing": match.smoothing,
+        "templateSeeing": template.psf.fwhm * template.wcs.scale_arcsec,
+        "psfStars": match.science.n_stars,
+        "psfSpread": match.science.spread,
+        "psfScatter": match.science.scatter / match.science.typical,
+        "templatePsfSpread": match.template.spread,
     }
-    return replace(difference, scorecard=scorecard)
 
 
 def without_sky(image: Image, *, cell_px: int = 64) -> tuple[Image, dict[str, float | int | str]]:
@@ -172,89 +202,75 @@ def without_sky(image: Image, *, cell_px: int = 64) -> tuple[Image, dict[str, fl
     return image.with_arrays(pixels=pixels, variance=variance, mask=mask), scorecard
 
 
-def on_science_pixels(template: Template, science: Image) -> Image:
-    """Return the template on the exposure's pixels, in its counts by the zero points."""
-    moved = warp(template.image, science.wcs, science.shape, coefficients=template.coefficients)
+def on_science_pixels(template: Template, science: Image, *, margin: int = 0) -> Image:
+    """Return the template on the exposure's pixels, in its counts by the zero points.
+
+    Parameters
+    ----------
+    template : Template
+    science : Image
+    margin : int
+        How far the result reaches beyond the exposure on all sides. [pixel]
+    """
+    ny, nx = science.shape
+    wcs = science.wcs.shifted(-margin, -margin)
+    shape = (ny + 2 * margin, nx + 2 * margin)
+    moved = warp(template.image, wcs, shape, coefficients=template.coefficients)
     scale = np.float32(10.0 ** (0.4 * (science.zero_point - template.image.zero_point)))
     return moved.with_arrays(pixels=moved.pixels * scale, variance=moved.variance * scale**2)
+
+
+def _cropped(wide: Image, science: Image) -> Image:
+    """Return the part of a template with a margin that lies on the exposure."""
+    ny, nx = science.shape
+    inner = np.s_[_MARGIN : _MARGIN + ny, _MARGIN : _MARGIN + nx]
+    return replace(
+        wide,
+        pixels=np.ascontiguousarray(wide.pixels[inner]),
+        variance=np.ascontiguousarray(wide.variance[inner]),
+        mask=np.ascontiguousarray(wide.mask[inner]),
+        wcs=science.wcs,
+    )
+
+
+def _widened(science: Image, wide: Image) -> F32:
+    """Return the exposure with the template's light beyond its borders."""
+    ny, nx = science.shape
+    pixels = wide.pixels.copy()
+    pixels[_MARGIN : _MARGIN + ny, _MARGIN : _MARGIN + nx] = science.pixels
+    return pixels
 
 
 def _filled(science: Image, template: Image) -> Image:
     """Return the exposure with the template's light where unusable: convolution spreads it."""
     unusable = science.is_masked(UNUSABLE)
+    if not unusable.any():
+        return science
     return science.with_arrays(pixels=np.where(unusable, template.pixels, science.pixels))
-
-
-def _match(science: Image, template: Image) -> tuple[Kernel, bool]:
-    """Return the kernel, and whether it is the template's."""
-    s, t = science.psf.sigma, template.psf.sigma
-    forward = s >= _DECONVOLVE_LIMIT * t
-    broadening = float(np.sqrt(max(s * s - t * t if forward else t * t - s * s, 0.0)))
-    source, target = (template, science) if forward else (science, template)
-    unusable = science.is_masked(UNUSABLE) | template.is_masked(UNUSABLE)
-    light = np.maximum(template.pixels, np.float32(0.0))
-    variance: F32 = np.asarray(
-        science.variance
-        + template.variance
-        + light / np.float32(science.gain)
-        + np.square(np.float32(LEAST_CHANGE) * light),
-        np.float32,
-    )
-    peaks = detect(
-        science.pixels,
-        science.variance,
-        psf_sigma=s,
-        unusable=unusable,
-        threshold=10.0,
-        negative=False,
-    )
-    margin = STAMP_HALF + 14
-    chosen = kernel_stars(peaks.x, peaks.y, peaks.snr, unusable, most=1000.0, margin=margin)
-    x, y = peaks.x[chosen], peaks.y[chosen]
-    # What is not in the template is no star to match to.
-    static = template.pixels[y, x] > 0.3 * science.pixels[y, x]
-    x, y = x[static], y[static]
-    if x.size < _MIN_STARS:
-        return gaussian_kernel(broadening, science.shape), forward
-    kernel = fit_kernel(source.pixels, target.pixels, variance, x, y, broadening)
-    if not _SCALE_RANGE[0] < kernel.scale < _SCALE_RANGE[1]:
-        raise AlertError(
-            f"the template's flux scale is {kernel.scale:.3g} of what the zero points say",
-            scale=kernel.scale,
-        )
-    return kernel, forward
 
 
 def _assemble(
     science: Image,
     template: Image,
-    kernel: Kernel,
-    forward: bool,
+    wide: Image,
+    match: Match,
     model_error: float,
     cell_px: int,
 ) -> Difference:
-    s, t = science.psf.sigma, template.psf.sigma
-    extra = abs(s * s - t * t) if (s > t) == forward else 0.0
-    if forward:
-        model = kernel.convolve(template.pixels)
-        pixels = science.pixels - model - kernel.background_plane()
-        psf, narrow, scale = s, s, kernel.scale
-    else:
-        pixels = kernel.convolve(science.pixels) + kernel.background_plane() - template.pixels
-        pixels /= np.float32(kernel.scale)
-        model = template.pixels / np.float32(kernel.scale)
-        psf, scale = t, 1.0 / kernel.scale
-        narrow = float(np.sqrt(max(s * s - extra, (0.6 * t) ** 2)))
-    light = np.maximum(model, np.float32(0.0))
-    variance, floor = _variance(science, template, light, psf, extra, forward, scale, model_error)
-    for_detection, _ = _variance(
-        science, template, light, narrow, extra, forward, scale, model_error
-    )
-    share = 1.0 if forward else psf**2 / (psf**2 + extra)
-    unusable = _unusable(science, template, kernel, forward)
-    pixels -= _left_over_sky(pixels, unusable, light, variance, psf, cell_px)
+    kernel, forward = match.kernel, match.forward
+    pixels, light = _subtracted(science, wide, match)
+    widths = _broadened(match.science, match.smoothing) if forward else match.template
+    psf, scale = widths.typical, kernel.scale if forward else 1.0 / kernel.scale
+    # What the exposure was convolved with; the filter that is best for detection undoes it.
+    extra = max(widths.typical**2 - science.psf.sigma**2, 0.0)
+    narrow = float(np.sqrt(max(science.psf.sigma**2 - extra, (0.6 * psf) ** 2)))
+    narrow = psf if extra == 0.0 else narrow
+    filters = (widths, constant_width(narrow, science.shape))
+    planes = [_variance(science, template, light, match, w, scale, model_error) for w in filters]
+    (variance, share), (for_detection, _) = planes if extra > 0.0 else planes[:1] * 2
+    unusable = _unusable(science, wide, match)
+    left = subtract_left_over_sky(pixels, unusable, light, variance, cell_px=2 * cell_px)
     pixels[unusable] = 0.0
-    position = _position_scale(science, template, psf, extra, forward, scale)
     return Difference(
         science,
         template,
@@ -265,48 +281,80 @@ def _assemble(
         light,
         psf,
         narrow,
-        position,
+        _position_scale(science, template, psf, extra, forward, scale),
         share,
-        floor,
+        float(share * np.median(science.variance[::4, ::4])),
         kernel,
         forward,
-        {},
+        {"usableShare": float(np.mean(~unusable)), "skyLeftOver": left},
+        widths,
+        match.science,
+        match.template,
     )
 
 
-def _left_over_sky(
-    pixels: F32, unusable: Bools, light: F32, variance: F32, psf: float, cell_px: int
-) -> F32:
-    """Return the sky that is left on a difference: faint sources are no longer mixed with it."""
-    no_sky = unusable | (np.square(light) > 0.25 * variance)
-    if np.count_nonzero(~no_sky) < _LEAST_SKY * pixels.size:
-        return np.zeros_like(pixels)
-    return fit_background(pixels, unusable=no_sky, psf_sigma=psf, cell_px=2 * cell_px).level
+def _subtracted(science: Image, wide: Image, match: Match) -> tuple[F32, F32]:
+    """Return the difference and the matched template, in the exposure's counts."""
+    kernel, ny, nx = match.kernel, *science.shape
+    if match.forward:
+        light = kernel.convolve(wide.pixels, margin=_MARGIN)
+        pixels = science.pixels
+        if match.smoothing > 0.0:
+            smooth = gaussian_kernel(match.smoothing, science.shape)
+            pixels = smooth.convolve(_widened(science, wide), margin=_MARGIN)
+        pixels = pixels - light
+        pixels -= kernel.background_plane()
+        return pixels, light
+    pixels = kernel.convolve(_widened(science, wide), margin=_MARGIN)
+    pixels += kernel.background_plane()
+    flat = np.ascontiguousarray(wide.pixels[_MARGIN : _MARGIN + ny, _MARGIN : _MARGIN + nx])
+    pixels -= flat
+    pixels *= np.float32(1.0 / kernel.scale)
+    return pixels, flat * np.float32(1.0 / kernel.scale)
 
 
-def _shares(sigma: float, extra: float, forward: bool) -> tuple[float, float]:
-    """Return the power of the science's and the template's noise that a PSF-wide sum sees."""
-    smoothed = sigma**2 / (sigma**2 + extra)
-    return (1.0, smoothed) if forward else (smoothed, 1.0)
+def _broadened(widths: WidthMap, smoothing: float) -> WidthMap:
+    """Return the widths after a convolution with a Gaussian: nearly a polynomial as well."""
+    if smoothing == 0.0:
+        return widths
+    x, y = grid_places(widths.shape)
+    square = np.square(widths.at(x, y)) + smoothing**2
+    powers = polynomials(x.ravel(), y.ravel(), widths.shape).T
+    terms = np.linalg.lstsq(powers, np.sqrt(square).ravel(), rcond=None)[0]
+    low, high = (float(np.hypot(limit, smoothing)) for limit in widths.limits)
+    return replace(widths, terms=np.asarray(terms, np.float64), limits=(low, high))
 
 
 def _variance(
     science: Image,
     template: Image,
     light: F32,
-    sigma: float,
-    extra: float,
-    forward: bool,
+    match: Match,
+    widths: WidthMap,
     scale: float,
     model_error: float,
 ) -> tuple[F32, float]:
-    of_science, of_template = _shares(sigma, extra, forward)
-    visits = float(template.meta.get("nVisits", 1))
-    per_count = (of_science + of_template * scale / visits) / science.gain
-    sky = np.float32(of_science) * science.variance
-    sky += np.float32(of_template * scale**2) * template.variance
-    variance = sky + np.float32(per_count) * light + np.square(np.float32(model_error) * light)
-    return variance, float(of_science * np.median(science.variance[::4, ::4]))
+    """Return the variance plane for a filter of given widths, and the exposure's mean share."""
+    shape = science.shape
+    of_science = of_template = flat_shares(shape)
+    if match.forward:
+        of_template = noise_shares(match.kernel, widths)
+        if match.smoothing > 0.0:
+            of_science = noise_shares(gaussian_kernel(match.smoothing, shape), widths)
+    else:
+        of_science = noise_shares(match.kernel, widths)
+    plane = variance_plane(
+        science.variance,
+        template.variance,
+        light,
+        of_science,
+        of_template,
+        1.0 / science.gain,
+        scale,
+        float(template.meta.get("nVisits", 1)),
+        model_error,
+    )
+    return plane, float(np.mean(of_science))
 
 
 def _position_scale(
@@ -317,7 +365,9 @@ def _position_scale(
     A position is the product with the PSF's slope, which lies at higher frequency: smoothed noise
     has the square of the share there.
     """
-    of_science, of_template = _shares(sigma, extra, forward)
+    of_science = sigma**2 / (sigma**2 + extra)
+    wider = max(sigma**2 - template.psf.sigma**2, 0.0) if forward else 0.0
+    of_template = sigma**2 / (sigma**2 + wider)
     noise = float(np.median(science.variance[::4, ::4]))
     deep = float(np.median(template.variance[::4, ::4])) * scale**2
     flux = of_science * noise + of_template * deep
@@ -325,9 +375,15 @@ def _position_scale(
     return float(np.sqrt(place / flux)) if flux > 0.0 else 1.0
 
 
-def _unusable(science: Image, template: Image, kernel: Kernel, forward: bool) -> Bools:
-    own = science.is_masked(UNUSABLE)
-    other = template.is_masked(UNUSABLE)
-    if forward:
-        return own | grow(other, kernel.basis.radius if other.any() else 0)
-    return grow(own, 1) | other
+def _unusable(science: Image, wide: Image, match: Match) -> Bools:
+    own, other = science.is_masked(UNUSABLE), wide.is_masked(UNUSABLE)
+    ny, nx = science.shape
+    reach = match.kernel.basis.radius if match.forward and other.any() else 0
+    other = grow(other, reach)[_MARGIN : _MARGIN + ny, _MARGIN : _MARGIN + nx]
+    if not match.forward or match.smoothing > 0.0:
+        own = grow(own, 1)
+        inner = np.s_[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX]
+        inside = own[inner].copy()
+        own[:] = True
+        own[inner] = inside
+    return np.ascontiguousarray(own | other)

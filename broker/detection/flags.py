@@ -1,4 +1,4 @@
-"""Quality flags of a diaSource: a bit each, with what it means."""
+"""Quality flags of a diaSource or a direct image's source: a bit each, with what it means."""
 
 from enum import IntFlag
 
@@ -18,6 +18,9 @@ class SourceFlag(IntFlag):
     NEIGHBOUR_NEAR = 1 << 9
     POOR_SUBTRACTION = 1 << 10
     LATE_VISIT = 1 << 11
+    STREAK = 1 << 12
+    DEBLENDED = 1 << 13
+    PSF_FROM_HEADER = 1 << 14
 
 
 DOCS: dict[SourceFlag, str] = {
@@ -33,6 +36,9 @@ DOCS: dict[SourceFlag, str] = {
     SourceFlag.NEIGHBOUR_NEAR: "Another diaSource is within three PSF widths.",
     SourceFlag.POOR_SUBTRACTION: "The matching kernel was fitted to few stars, or badly.",
     SourceFlag.LATE_VISIT: "Its visit came after a later one of the same place.",
+    SourceFlag.STREAK: "The trail of a satellite or a fast mover lies within the PSF.",
+    SourceFlag.DEBLENDED: "It was seen only when its neighbours had been subtracted.",
+    SourceFlag.PSF_FROM_HEADER: "The image has too few stars to measure its PSF.",
 }
 """What each flag means, in one sentence."""
 

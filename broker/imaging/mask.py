@@ -29,6 +29,8 @@ class MaskPlane(IntFlag):
     """Belongs to a detected source."""
     INTERPOLATED = 1 << 6
     """Made from its neighbours."""
+    STREAK = 1 << 7
+    """Under the trail of a satellite, an aeroplane or a near asteroid."""
 
 
 EDGE_PX = 8

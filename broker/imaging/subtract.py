@@ -3,8 +3,9 @@
 A kernel, a sum of Gaussians times polynomials whose coefficients vary over the image, is fitted
 so that the sharper image, convolved, equals the other (Alard & Lupton 1998, ApJ 503 325; Alard
 2000, A&AS 144 363). The kernel's sum is the ratio of the flux scales and the same everywhere. Of
-several orders and bases, the one with the least Bayesian information criterion is taken: few
-stars, or a PSF that does not vary, must not buy noise with freedom.
+several orders and bases, the one with the least Akaike information criterion is taken: few stars,
+or a PSF that does not vary, must not buy noise with freedom. (The Bayesian criterion keeps to first
+order where the second leaves fewer false detections at the corners.)
 """
 
 from dataclasses import dataclass
@@ -144,11 +145,19 @@ class Kernel:
     chi2: float
     order: int
 
-    def convolve(self, image: F32) -> F32:
-        """Return an image convolved with the kernel, without the differential background."""
+    def convolve(self, image: F32, *, margin: int = 0) -> F32:
+        """Return an image convolved with the kernel, without the differential background.
+
+        Parameters
+        ----------
+        image : NDArray[np.float32], shape (ny + 2 margin, nx + 2 margin)
+            Beyond it there is no light.
+        margin : int
+            How far the image reaches beyond the result on all sides. [pixel]
+        """
         ny, nx = self.shape
-        band = np.arange(0, ny, RUN_PX) + RUN_PX / 2.0
-        run = np.arange(0, nx, RUN_PX) + RUN_PX / 2.0
+        band = np.arange(0, ny + 2 * margin, RUN_PX) + RUN_PX / 2.0 - margin
+        run = np.arange(0, nx + 2 * margin, RUN_PX) + RUN_PX / 2.0 - margin
         yy, xx = np.meshgrid(band, run, indexing="ij")
         values = np.einsum("tp,pyx->tyx", self.terms, polynomials(xx, yy, self.shape))
         filters = self.basis.filters
@@ -160,14 +169,20 @@ class Kernel:
                 downs.append(filters[b])
                 taps.append(np.einsum("tyx,tu->yxu", values[mine], along_x))
         width = (0,) * filters.shape[1]
-        return np.asarray(
-            convolve_varying(
-                np.ascontiguousarray(image),
-                np.array(downs, np.float32),
-                np.array(taps, np.float32),
-                width,
-            )
+        out = convolve_varying(
+            np.ascontiguousarray(image),
+            np.array(downs, np.float32),
+            np.array(taps, np.float32),
+            width,
         )
+        return np.ascontiguousarray(out[margin : margin + ny, margin : margin + nx])
+
+    def at(self, x: float, y: float) -> F64:
+        """Return the kernel at a place as an image, shape (2 radius + 1, 2 radius + 1)."""
+        values = self.terms @ polynomials(np.array(x), np.array(y), self.shape)
+        filters = self.basis.filters
+        downs, rights = filters[list(self.basis.along_y)], filters[list(self.basis.along_x)]
+        return np.asarray(np.einsum("t,ty,tx->yx", values, downs, rights), np.float64)
 
     def background_plane(self) -> F32:
         """Return the differential background, shape (ny, nx)."""
@@ -205,8 +220,8 @@ def fit_kernel(
     ----------
     source, target : NDArray[np.float32], shape (ny, nx)
         The sharper image and the other, background-subtracted, on the same pixels.
-    variance : NDArray[np.float32], shape (ny, nx)
-        Of target minus convolved source, from a model.
+    variance : NDArray[np.float32], shape (ny, nx) or (n_stars, 19, 19)
+        Of target minus convolved source, from a model: a plane, or the stamps of the stars.
     x, y : NDArray of int, shape (n_stars,)
         Pixels of the stars, at least the stamp and the kernel away from the border.
     broadening : float
@@ -221,8 +236,9 @@ def fit_kernel(
         raise AlertError("the image has no star to match the template to")
     basis = make_basis(broadening)
     design = _design(source, basis, x, y, (source.shape[0], source.shape[1]))
-    stamps = _stamps(target, x, y, STAMP_HALF).reshape(len(x), -1).astype(np.float64)
-    weight = 1.0 / np.sqrt(_stamps(variance, x, y, STAMP_HALF).reshape(len(x), -1))
+    stamps = cut_stamps(target, x, y, STAMP_HALF).reshape(len(x), -1).astype(np.float64)
+    noise = variance if variance.ndim == 3 else cut_stamps(variance, x, y, STAMP_HALF)
+    weight = 1.0 / np.sqrt(noise.reshape(len(x), -1))
     design *= weight[:, :, None]
     stamps *= weight
     # Per star, so that leaving one out costs nothing.
@@ -256,11 +272,12 @@ def _constant(design: F64, stamps: F64, solution: F64) -> tuple[Bools, F64]:
     # The median star is constant, even if the variables have pulled the fit.
     change -= np.median(change)
     tolerance = REJECT_SIGMAS * np.sqrt(1.0 / power + LEAST_CHANGE**2)
-    good = (np.abs(change) <= tolerance) & (chi2 <= REJECT_CHI2 * max(1.0, float(np.median(chi2))))
+    good = (np.abs(change) <= tolerance) & (chi2 <= REJECT_CHI2 * float(np.median(chi2)))
     return np.asarray(good, bool), np.asarray(chi2, np.float64)
 
 
-def _stamps(image: F32, x: NDArray[Any], y: NDArray[Any], half: int) -> F32:
+def cut_stamps(image: F32, x: NDArray[Any], y: NDArray[Any], half: int) -> F32:
+    """Return squares of 2 half + 1 pixels around pixels well inside an image."""
     return np.stack(
         [image[j - half : j + half + 1, i - half : i + half + 1] for i, j in zip(x, y, strict=True)]
     )
@@ -277,7 +294,7 @@ def _design(
 ) -> F64:
     """Return the design matrix, shape (n_stars, n_pixels, n_columns)."""
     side = 2 * STAMP_HALF + 1
-    patches = _stamps(source, x, y, STAMP_HALF + basis.radius).astype(np.float64)
+    patches = cut_stamps(source, x, y, STAMP_HALF + basis.radius).astype(np.float64)
     n_taps = basis.filters.shape[1]
     bands = np.zeros((len(basis.filters), side, side + n_taps - 1))
     for row in range(side):
@@ -306,22 +323,22 @@ def _choose(
     for order, top in product(range(_MAX_ORDER + 1), range(2)):
         used = np.append((level <= top) & (degree <= order), [True, True, True])
         if used.sum() * _PIXELS_A_COLUMN <= n_pixels:
-            fits.append(_fit(normal, right, power, n_pixels, used, order))
+            fits.append(_fit(normal, right, power, used, order))
     if not fits:
         used = np.zeros(right.size, bool)
         used[[0, -3]] = True
-        fits.append(_fit(normal, right, power, n_pixels, used, 0))
+        fits.append(_fit(normal, right, power, used, 0))
     return min(fits, key=lambda fit: fit[0])
 
 
 def _fit(
-    normal: F64, right: F64, power: float, n_pixels: int, used: Bools, order: int
+    normal: F64, right: F64, power: float, used: Bools, order: int
 ) -> tuple[float, F64, F64, int]:
     solution, errors = _solve(normal[np.ix_(used, used)], right[used])
     chi2 = power - float(solution @ right[used])
     full, variances = np.zeros(used.size), np.zeros(used.size)
     full[used], variances[used] = solution, errors
-    return chi2 + float(used.sum()) * float(np.log(n_pixels)), full, variances, order
+    return chi2 + 2.0 * float(used.sum()), full, variances, order
 
 
 def _solve(normal: F64, right: F64) -> tuple[F64, F64]:

@@ -1,0 +1,192 @@
+"""The noise of a difference image, pixel by pixel, and the sky that is left on it."""
+
+import numpy as np
+from scipy.signal import fftconvolve
+
+from broker.detection.width_map import WidthMap, grid_places
+from broker.imaging.background import expand_mesh
+from broker.imaging.kernels import F32, F64, RUN_PX, Bools, compiled
+from broker.imaging.psf import GaussianPsf
+from broker.imaging.subtract import Kernel, polynomials
+
+_CLIP_SIGMAS = 3.0
+_LEAST_SHARE = 0.1
+"""A cell of the sky with fewer usable pixels takes the others' mean."""
+
+
+def noise_shares(kernel: Kernel, widths: WidthMap) -> F32:
+    """Return the power of convolved white noise that a PSF-weighted sum sees.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        What the noise was convolved with.
+    widths : WidthMap
+        Of the PSF that weights the sum.
+
+    Returns
+    -------
+    NDArray[np.float32], shape (n_bands, n_runs)
+        Of each square of `RUN_PX` pixels, as a share of the power before the convolution with the
+        kernel made to sum to 1: Σ (k * p)² / Σ p².
+    """
+    x, y = grid_places(kernel.shape)
+    places = zip(x.ravel(), y.ravel(), widths.at(x, y).ravel(), strict=True)
+    shares = np.array([_share(kernel.at(a, b), s) for a, b, s in places])
+    powers = polynomials(x.ravel(), y.ravel(), kernel.shape)
+    terms = np.linalg.lstsq(powers.T, shares, rcond=None)[0]
+    ny, nx = kernel.shape
+    middle = RUN_PX / 2.0
+    xx, yy = np.meshgrid(np.arange(0, nx, RUN_PX) + middle, np.arange(0, ny, RUN_PX) + middle)
+    smooth = np.einsum("p,pyx->yx", terms, polynomials(xx, yy, kernel.shape))
+    return np.clip(smooth, 0.8 * shares.min(), 1.2 * shares.max()).astype(np.float32)
+
+
+def _share(kernel: F64, sigma: float) -> float:
+    profile = GaussianPsf(sigma).profile(0.0, int(np.ceil(4.0 * sigma)))
+    psf = np.outer(profile, profile)
+    return float(np.sum(fftconvolve(psf, kernel / kernel.sum()) ** 2) / np.sum(psf**2))
+
+
+def flat_shares(shape: tuple[int, int]) -> F32:
+    """Return the shares of noise that was not convolved: 1, shape (n_bands, n_runs)."""
+    return np.ones((-(-shape[0] // RUN_PX), -(-shape[1] // RUN_PX)), np.float32)
+
+
+@compiled
+def variance_plane(
+    science: F32,
+    template: F32,
+    light: F32,
+    of_science: F32,
+    of_template: F32,
+    per_count: float,
+    scale: float,
+    visits: float,
+    model_error: float,
+) -> F32:
+    """Return the variance of a difference, white at the scale of the PSF.
+
+    Parameters
+    ----------
+    science, template : NDArray[np.float32], shape (ny, nx)
+        Variance of sky and reading.
+    light : NDArray[np.float32], shape (ny, nx)
+        Counts of the static sky, from the matched template.
+    of_science, of_template : NDArray[np.float32], shape (n_bands, n_runs)
+        From `noise_shares`.
+    per_count : float
+        Variance of the exposure for a count: 1 / gain.
+    scale : float
+        What the template's counts were multiplied by.
+    visits : float
+        Exposures that the template is made of.
+    model_error : float
+        Relative 1-sigma error of the matched template.
+    """
+    ny, nx = science.shape
+    out = np.empty((ny, nx), np.float32)
+    squared, error = np.float32(scale * scale), np.float32(model_error * model_error)
+    count, deep = np.float32(per_count), np.float32(per_count * scale / visits)
+    for y in range(ny):
+        band = y // RUN_PX
+        for k in range(of_science.shape[1]):
+            a, b = of_science[band, k], of_template[band, k]
+            for x in range(k * RUN_PX, min(nx, (k + 1) * RUN_PX)):
+                star = max(light[y, x], np.float32(0.0))
+                value = a * (science[y, x] + count * star)
+                value += b * (squared * template[y, x] + deep * star)
+                out[y, x] = value + error * star * star
+    return out
+
+
+@compiled
+def variance_around(
+    variance: F32, light: F32, per_count: float, xs: F64, ys: F64, half: int
+) -> F32:
+    """Return a plane that holds variance + light * per_count around places, and nothing else.
+
+    Parameters
+    ----------
+    variance, light : NDArray[np.float32], shape (ny, nx)
+    per_count : float
+    xs, ys : NDArray[np.float64], shape (n_places,)
+    half : int
+        It is filled in squares of 2 half + 1 pixels; what is elsewhere is not defined.
+    """
+    ny, nx = variance.shape
+    out = np.empty((ny, nx), np.float32)
+    share = np.float32(per_count)
+    for k in range(xs.size):
+        if not (abs(xs[k]) < 1e6 and abs(ys[k]) < 1e6):
+            continue
+        cx, cy = round(xs[k]), round(ys[k])
+        for y in range(max(0, cy - half), min(ny, cy + half + 1)):
+            for x in range(max(0, cx - half), min(nx, cx + half + 1)):
+                out[y, x] = variance[y, x] + share * max(light[y, x], np.float32(0.0))
+    return out
+
+
+def subtract_left_over_sky(
+    pixels: F32, unusable: Bools, light: F32, variance: F32, *, cell_px: int
+) -> float:
+    """Subtract, in place, the sky that is left on a difference; return its largest value.
+
+    Faint sources that raised the exposure's sky are gone here, and the noise is known, so one
+    clipped mean of each cell is enough.
+
+    Parameters
+    ----------
+    pixels : NDArray[np.float32], shape (ny, nx)
+    unusable : NDArray[np.bool_], shape (ny, nx)
+    light, variance : NDArray[np.float32], shape (ny, nx)
+        Pixels with much light of stars are left out.
+    cell_px : int
+    """
+    level, share = _clipped_cells(pixels, unusable, light, variance, cell_px)
+    known = share >= _LEAST_SHARE
+    if not known.any():
+        return 0.0
+    level[~known] = np.mean(level[known])
+    _subtract(pixels, expand_mesh(level, cell_px, (pixels.shape[0], pixels.shape[1])))
+    return float(np.abs(level).max())
+
+
+@compiled
+def _subtract(pixels: F32, plane: F32) -> None:
+    for y in range(pixels.shape[0]):
+        for x in range(pixels.shape[1]):
+            pixels[y, x] -= plane[y, x]
+
+
+@compiled
+def _clipped_cells(
+    pixels: F32, unusable: Bools, light: F32, variance: F32, cell: int
+) -> tuple[F32, F32]:
+    """Return the mean of every cell, clipped twice at three sigma, and the share of it used."""
+    ny, nx = pixels.shape
+    rows, columns = (ny + cell - 1) // cell, (nx + cell - 1) // cell
+    mean = np.zeros((rows, columns), np.float32)
+    share = np.zeros((rows, columns), np.float32)
+    reach = np.float32(_CLIP_SIGMAS * _CLIP_SIGMAS)
+    for j in range(rows):
+        for i in range(columns):
+            top, left = j * cell, i * cell
+            bottom, right = min(ny, top + cell), min(nx, left + cell)
+            level = 0.0
+            for _ in range(2):
+                total, count = 0.0, 0
+                for y in range(top, bottom):
+                    part, used = np.float32(0.0), 0
+                    for x in range(left, right):
+                        value, noise, star = pixels[y, x], variance[y, x], light[y, x]
+                        off = value - np.float32(level)
+                        good = off * off < reach * noise and star * star < 0.25 * noise
+                        good = good and not unusable[y, x]
+                        part += value if good else np.float32(0.0)
+                        used += 1 if good else 0
+                    total += float(part)
+                    count += used
+                level = total / float(max(count, 1))
+            mean[j, i], share[j, i] = level, count / ((bottom - top) * (right - left))
+    return mean, share
