@@ -18,9 +18,9 @@ from broker.catalog.definition import (
     parse_definition,
 )
 from broker.catalog.elements import read_elements
-from broker.catalog.healpix import Floats, on_sky, pixels_of
+from broker.catalog.healpix import Floats, on_sky
 from broker.catalog.motion import mjd_of_year
-from broker.catalog.partition import RADIUS, RANK, Rows, id_rank, sort_rows, write_rows
+from broker.catalog.partition import PIXEL, RADIUS, RANK, Rows, id_rank, sort_rows, write_rows
 from broker.catalog.sky_map import map_coverage, read_map
 from broker.catalog.source import read_file, read_source
 from broker.errors import ConfigError
@@ -93,26 +93,24 @@ def _make(rows: Path | pa.Table, what: Definition, version: str, coverage: Cover
         table, units = (rows, {}) if isinstance(rows, pa.Table) else read_file(rows)
         return _make_orbits(read_elements(table, units, what), what, version)
     table = read_source(rows, what)
-    _check_rows(table, what)
-    return _make_rows(table, what, version, coverage)
+    return _make_rows(_checked_rows(table, what), what, version, coverage)
 
 
 def _make_orbits(table: pa.Table, what: Definition, version: str) -> Rows:
     _check_present(table, what.name)
-    _check_ids(table.column("id"), what.name)
+    table = _with_rank(table, what.name)
     table = table.append_column(RADIUS, pa.array(_radii(table, what)))
-    table = table.append_column(RANK, pa.array(id_rank(table)))
     return Rows(what.name, version, table.combine_chunks(), (), kind=ORBITS)
 
 
 def _make_rows(table: pa.Table, what: Definition, version: str, coverage: Coverage | None) -> Rows:
+    table, layers = sort_rows(table, _radii(table, what))
     if coverage is None:
         if what.coverage == "all-sky":
             coverage = all_sky()
         else:
-            pixels = pixels_of(table.column("ra").to_numpy(), table.column("dec").to_numpy())
-            coverage = coverage_of_rows(np.sort(pixels))
-    table, layers = sort_rows(table, _radii(table, what))
+            pixels = table.column(PIXEL).to_numpy()
+            coverage = coverage_of_rows(pixels if len(layers) == 1 else np.sort(pixels))
     epoch = what.positions.epoch
     return Rows(
         what.name, version, table, layers, coverage, None if epoch is None else mjd_of_year(epoch)
@@ -163,7 +161,8 @@ def _check_present(table: pa.Table, name: str) -> None:
         raise ConfigError(f"an entry of {name} has no id", catalog=name)
 
 
-def _check_rows(table: pa.Table, what: Definition) -> None:
+def _checked_rows(table: pa.Table, what: Definition) -> pa.Table:
+    """Return rows with the rank of their ids; ConfigError for rows that cannot be entries."""
     name = what.name
     _check_present(table, name)
     ra, dec = (table.column(c).to_numpy() for c in ("ra", "dec"))
@@ -175,16 +174,19 @@ def _check_rows(table: pa.Table, what: Definition) -> None:
             f"{table.column('id')[row]} at ({ra[row]}, {dec[row]}): 0 to 360 and -90 to 90 deg",
             catalog=name,
         )
-    _check_ids(table.column("id"), name)
+    table = _with_rank(table, name)
     _check_known(table, ra, dec, what)
+    return table
 
 
-def _check_ids(ids: pa.ChunkedArray, name: str) -> None:
-    if pc.count_distinct(ids).as_py() == len(ids):
-        return
-    counts = ids.value_counts()
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
-    raise ConfigError(f"id {twice[0]['values']} occurs {twice[0]['counts']} times in {name}")
+def _with_rank(table: pa.Table, name: str) -> pa.Table:
+    """Return rows with the place of each id in the order of ids; ConfigError if one is twice."""
+    rank = id_rank(table)
+    counts = np.bincount(rank, minlength=1)
+    if counts.max() > 1:
+        twice = table.column("id")[int(np.argmax(rank == np.argmax(counts > 1)))]
+        raise ConfigError(f"id {twice} occurs {counts[counts > 1][0]} times in {name}")
+    return table.append_column(RANK, pa.array(rank))
 
 
 def _check_known(table: pa.Table, ra: Floats, dec: Floats, what: Definition) -> None:

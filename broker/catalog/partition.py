@@ -178,7 +178,8 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
     ra, dec = (table.column(name).to_numpy() for name in ("ra", "dec"))
     pixels = pixels_of(ra, dec)
     rank = id_rank(table)
-    sequence = np.lexsort((rank, pixels, -order))
+    table = table.drop_columns([RANK]) if RANK in table.column_names else table
+    sequence = _sequence(order, pixels, rank)
     table = (
         table.append_column(PIXEL, pa.array(pixels))
         .append_column(RADIUS, pa.array(radius))
@@ -190,10 +191,27 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
 
 
 def id_rank(table: pa.Table) -> NDArray[np.int64]:
-    """Return the place of each row's id in the order of ids."""
-    rank = np.empty(table.num_rows, dtype=np.int64)
-    rank[pc.sort_indices(table.column("id")).to_numpy()] = np.arange(table.num_rows)
-    return rank
+    """Return the place of each row's id in the order of ids; rows of one id share a place."""
+    if RANK in table.column_names:
+        return table.column(RANK).to_numpy()
+    return pc.rank(table.column("id"), tiebreaker="min").to_numpy().astype(np.int64) - 1
+
+
+def _sequence(order: NDArray[np.int64], pixels: Pixels, rank: NDArray[np.int64]) -> Any:
+    """Return rows by order from the finest, pixel and id, as one sort with three keys would.
+
+    Few rows share a pixel of order 29, so only those are sorted by a second key.
+    """
+    sequence = np.argsort(pixels)
+    in_order = pixels[sequence]
+    same = np.flatnonzero(in_order[1:] == in_order[:-1])
+    if same.size:
+        tied = np.unique(np.concatenate([same, same + 1]))
+        rows = sequence[tied]
+        sequence[tied] = rows[np.lexsort((rank[rows], pixels[rows]))]
+    if order.size and order.min() == order.max():
+        return sequence
+    return sequence[np.argsort((-order[sequence]).astype(np.int8), kind="stable")]
 
 
 def _layers(order: NDArray[np.int64]) -> tuple[Layer, ...]:
