@@ -148,6 +148,10 @@ class Definition:
         An attached column in arcsec; where it is larger than `radius_arcsec`, it is the radius.
     radius_factor : float
         What `radius_column` is multiplied by to be a radius.
+    class_column : str or None
+        An attached column whose text says which of `class_radii` is an entry's radius.
+    class_radii : mapping of str to float
+        Radius by class; `radius_arcsec` is that of any other. [arcsec]
     positions : PositionColumns
         Where a file has the positions.
     sources : mapping of str to str
@@ -172,6 +176,8 @@ class Definition:
     columns: tuple[Column, ...]
     radius_column: str | None = None
     radius_factor: float = 1.0
+    class_column: str | None = None
+    class_radii: Mapping[str, float] = field(default_factory=dict)
     positions: PositionColumns = PositionColumns()
     sources: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
@@ -268,6 +274,10 @@ def _check(definition: Definition, where: str) -> None:
     names = [column.name for column in definition.columns]
     if definition.radius_column is not None and definition.radius_column not in names:
         raise ConfigError(f"{where}: radius_column {definition.radius_column} is no column")
+    if bool(definition.class_radii) != (definition.class_column in names):
+        raise ConfigError(f"{where}: class_radii needs class_column, an attached column")
+    if not all(radius > 0.0 for radius in definition.class_radii.values()):
+        raise ConfigError(f"{where}: class_radii must be positive")
     at = definition.positions
     allowed = (
         ("positions.frame", at.frame, FRAMES),

@@ -209,6 +209,10 @@ def _check_known(table: pa.Table, ra: Floats, dec: Floats, what: Definition) -> 
 
 def _radii(table: pa.Table, definition: Definition) -> Floats:
     radius = np.full(table.num_rows, definition.radius_arcsec)
+    if definition.class_column is not None:
+        kind = table.column(definition.class_column).to_numpy()
+        for name, value in definition.class_radii.items():
+            radius[kind == name] = value
     if definition.radius_column is not None:
         own = pc.fill_null(table.column(definition.radius_column), 0.0).to_numpy()
         radius = np.fmax(radius, own.astype(np.float64) * definition.radius_factor)

@@ -55,6 +55,24 @@ def test_a_galaxy_matches_within_its_size_and_a_star_does_not(tmp_path):
     assert got.column("referenceMatch").to_pylist() == [0, 1]
 
 
+def test_each_class_of_entry_has_its_radius(tmp_path):
+    (tmp_path / "own.toml").write_text(
+        'doc = "Mixed."\nradius_arcsec = 1.0\ncoverage = "all-sky"\nversion = "1"\n'
+        'class_column = "class"\nclass_radii = { galaxy = 8.0, qso = 3.0 }\n'
+        '[[columns]]\nname = "class"\ndtype = "string"\nunit = ""\ndoc = "Kind."\n'
+    )
+    kinds = ["star", "galaxy", "qso", None]
+    rows = pa.table(
+        {"id": list("abcd"), "ra": [10.0, 20.0, 30.0, 40.0], "dec": [0.0] * 4, "class": kinds}
+    )
+    install_catalog(tmp_path / "c", "own", rows, definition=tmp_path / "own.toml")
+    catalogs = Catalogs(tmp_path / "c")
+
+    for away, expected in ((0.9, [1, 1, 1, 1]), (2.5, [0, 1, 1, 0]), (7.0, [0, 1, 0, 0])):
+        got = catalogs.match([10.0, 20.0, 30.0, 40.0], [away / 3600.0] * 4)
+        assert got["ownMatch"].to_pylist() == expected
+
+
 def test_a_reading_says_found_none_or_not_searched(tmp_path):
     install_catalog(tmp_path, "reference", entries(STAR), "1", coverage=all_sky())
 
@@ -209,6 +227,7 @@ def test_a_definition_is_read_from_its_text():
         (GOOD.replace('"mag"', '"id"', 1), "name id is taken"),
         (GOOD.replace("1.0", "0.0"), "must be positive"),
         ('radius_column = "size"\n' + GOOD, "radius_column size"),
+        ('class_column = "kind"\nclass_radii = { star = 1.0 }\n' + GOOD, "class_radii"),
     ],
 )
 def test_a_definition_that_cannot_be_used_names_its_file(text, message):
