@@ -17,9 +17,10 @@ from broker.simulation.cadence import Visit, detector_wcs
 from broker.simulation.detector import Detector, amplifier_boxes, cosmic_rays, detector_of
 from broker.simulation.faults import NO_FAULTS, Faults
 from broker.simulation.kernels import add_plane, normal_table, read_out
+from broker.simulation.moving import SeenMovers, movers_seen
 from broker.simulation.optics import Optics, make_optics, transparency, uneven
 from broker.simulation.readout import read_snap
-from broker.simulation.scene import Scene, quiescent_flux, scene_of
+from broker.simulation.scene import Scene, scene_of
 from broker.simulation.settings import Settings
 from broker.simulation.signature import calibration_name, signature_of
 from broker.simulation.streams import generator, noise_key
@@ -44,6 +45,8 @@ class Drawn:
         Pixels that are dead, hot, or full.
     read_variance : float
         Of the detector as a whole, all snaps together. [e-²]
+    movers : SeenMovers, optional
+        Moving objects whose light may reach the detector.
     """
 
     raw: RawExposure
@@ -52,6 +55,7 @@ class Drawn:
     struck: NDArray[np.int64]
     bad: NDArray[np.bool_]
     read_variance: float
+    movers: SeenMovers | None = None
 
 
 def draw_exposure(
@@ -91,8 +95,11 @@ def draw_exposure(
     if not quiescent:
         light = static.copy()
         _add_changes(light, scene, visit, wcs, optics)
-    static, expected = (
-        _dimmed(plane, seed, settings, visit, detector, faults) for plane in (static, light)
+    movers = None if quiescent else movers_seen(seed, settings, visit, wcs)
+    snaps = settings.camera.snaps if settings.camera.is_raw else 1
+    lights = _with_movers(light, movers, visit, optics, snaps)
+    static, *expected = (
+        _dimmed(plane, seed, settings, visit, detector, faults) for plane in (static, *lights)
     )
     record = RawExposure(
         pixels=np.empty((0, 0), np.uint16),
@@ -110,10 +117,38 @@ def draw_exposure(
 _NONE, _NOWHERE = np.empty(0, np.int64), np.empty((0, 0), np.bool_)
 
 
+def _with_movers(
+    light: NDArray[np.float32],
+    movers: SeenMovers | None,
+    visit: Visit,
+    optics: Optics,
+    snaps: int,
+) -> list[NDArray[np.float32]]:
+    """Return the light as each snap sees it, scaled to the whole exposure.
+
+    What moves is further along in the second snap.
+    """
+    if movers is None or not movers.x.size:
+        return [light] * snaps
+    planes = []
+    for k in range(snaps):
+        later = (k + 0.5) / snaps - 0.5
+        plane = light.copy()
+        optics.draw(
+            plane,
+            (movers.x + later * movers.dx, movers.y + later * movers.dy),
+            movers.flux / visit.flux_per_electron,
+            trail=(movers.dx / snaps, movers.dy / snaps),
+        )
+        planes.append(plane)
+    return planes
+
+
 def _read_ideal(
-    seed: int, settings: Settings, drawn: Drawn, expected: NDArray[np.float32], faults: Faults
+    seed: int, settings: Settings, drawn: Drawn, lights: list[NDArray[np.float32]], faults: Faults
 ) -> Drawn:
     """Read an exposure with a detector of one gain and no signature but a level bias."""
+    (expected,) = lights
     place = (drawn.visit.visit, drawn.raw.calibration.detector)
     ccd = detector_of(seed, settings, place[1])
     rays = settings.cosmic_rays_per_mpix * expected.size / 1e6 * drawn.visit.exposure_s / 30.0
@@ -130,18 +165,16 @@ def _read_ideal(
 
 
 def _read_raw(
-    seed: int, settings: Settings, drawn: Drawn, expected: NDArray[np.float32], faults: Faults
+    seed: int, settings: Settings, drawn: Drawn, lights: list[NDArray[np.float32]], faults: Faults
 ) -> Drawn:
     """Read an exposure as it leaves the electronics: amplifiers with overscan, a snap or two."""
     visit, detector = drawn.visit.visit, drawn.raw.calibration.detector
-    signature, n = signature_of(seed, settings, detector), settings.camera.snaps
+    signature, n = signature_of(seed, settings, detector), len(lights)
     layout = signature.layout
-    light = expected / np.float32(n)
+    snap_s = drawn.visit.exposure_s / n
     snaps = [
-        read_snap(
-            seed, settings, detector, light, drawn.visit.exposure_s / n, key=("snap", visit, k)
-        )
-        for k in range(n)
+        read_snap(seed, settings, detector, light / np.float32(n), snap_s, key=("snap", visit, k))
+        for k, light in enumerate(lights)
     ]
     if faults.bad_amplifier is not None:
         box = _box_of([a.data for a in layout.amplifiers], faults.bad_amplifier)
@@ -191,10 +224,11 @@ def add_static(
         image,
         wcs.sky_to_pixel(light.ra, light.dec),
         light.band_flux(visit.band) / visit.flux_per_electron,
-        (light.sigma_x**2 / scale2, np.zeros(light.ra.size), light.sigma_y**2 / scale2),
+        # Columns run west.
+        (light.xx / scale2, -light.xy / scale2, light.yy / scale2),
     )
     for population in scene.transients:
-        flux = quiescent_flux(population, visit.band) / visit.flux_per_electron
+        flux = population.quiescent_flux(visit.band) / visit.flux_per_electron
         optics.draw(image, wcs.sky_to_pixel(population.ra, population.dec), flux)
 
 
@@ -203,10 +237,10 @@ def _add_changes(
 ) -> None:
     """Add the transients' light less that in the templates, in place. [e-]"""
     for population in scene.transients:
-        kind = population.kind
-        flux = kind.flux(visit.midpoint_mjd_tai, visit.band, population.params)
-        change = (flux - quiescent_flux(population, visit.band)) / visit.flux_per_electron
-        optics.draw(image, wcs.sky_to_pixel(population.ra, population.dec), change)
+        change = population.flux(visit.midpoint_mjd_tai, visit.band)
+        change -= population.quiescent_flux(visit.band)
+        places = wcs.sky_to_pixel(population.ra, population.dec)
+        optics.draw(image, places, change / visit.flux_per_electron)
 
 
 def _add_sky(image: NDArray[np.float32], settings: Settings, visit: Visit) -> None:

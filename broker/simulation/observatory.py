@@ -19,7 +19,7 @@ from broker.imaging.templates import TemplateStore
 from broker.simulation.cadence import Visit, field_wcs, night_visits, template_visits
 from broker.simulation.calibrations import masters_of
 from broker.simulation.exposure import Drawn, draw_exposure
-from broker.simulation.scene import catalogued_patches, is_star, quiescent_flux
+from broker.simulation.scene import catalogued_patches, is_star
 from broker.simulation.settings import DEMO, Settings
 from broker.simulation.sky import Patch, draw_patch
 from broker.simulation.truth import TRUTH, truth_of
@@ -234,7 +234,7 @@ def _catalog_rows(patch: Patch) -> Iterator[pa.Table]:
                 population.number,
                 population.ra,
                 population.dec,
-                flux_to_mag(quiescent_flux(population, "r")),
+                flux_to_mag(population.quiescent_flux("r")),
             )
 
 

@@ -10,16 +10,30 @@ from numpy.typing import NDArray
 from broker.catalog.healpix import neighbourhood, pixel_side_arcsec, pixels_of
 from broker.simulation.cadence import field_wcs
 from broker.simulation.contract import FloatArray, Host, band_factor
+from broker.simulation.dust import dust_factor, reddening
 from broker.simulation.kernels import MAX_REACH_PX
 from broker.simulation.settings import Settings
-from broker.simulation.sky import PATCH_ORDER, Population, draw_patch
+from broker.simulation.sky import PATCH_ORDER, Galaxies, Population, draw_patch
 from broker.units import mag_to_flux
 
-# The profile of an exponential disc as a sum of round Gaussians: width in half-light radii and
-# share of the light. Fitted to the profile from 0 to 8 scale lengths; off by less than 2 % of the
-# peak beyond a tenth of the half-light radius.
+# Profiles as sums of round Gaussians: width in half-light radii and share of the light.
+# An exponential disc, fitted from 0 to 8 scale lengths; off by less than 2 % of the peak beyond a
+# tenth of the half-light radius.
 _DISC = np.array(
     [[0.1205, 0.00817], [0.3268, 0.09472], [0.6844, 0.42055], [1.2794, 0.47656]], dtype=np.float64
+)
+# De Vaucouleurs' profile, brought to 0 between 6 and 8 half-light radii; off by less than 3 % of
+# itself from 0.05 to 1 and 8 % to 4. What is within 0.03 is one Gaussian: no PSF shows more.
+_SPHEROID = np.array(
+    [
+        [0.01744, 0.01213],
+        [0.05005, 0.03218],
+        [0.12038, 0.08621],
+        [0.28827, 0.18608],
+        [0.72122, 0.31348],
+        [2.10535, 0.36992],
+    ],
+    dtype=np.float64,
 )
 
 
@@ -34,21 +48,26 @@ class Light:
     flux : NDArray[np.float64], shape (n,)
         In r. [nJy]
     colour : NDArray[np.float64], shape (n,)
-        g - r. [mag]
-    sigma_x, sigma_y : NDArray[np.float64], shape (n,)
-        Width along east–west and north–south before the PSF; 0 for a star. [arcsec]
+        g - r, without dust. [mag]
+    ebv : NDArray[np.float64], shape (n,)
+        E(B-V) of the dust before it. [mag]
+    xx, xy, yy : NDArray[np.float64], shape (n,)
+        Second moments along east and north before the PSF; 0 for a star. [arcsec²]
     """
 
     ra: FloatArray
     dec: FloatArray
     flux: FloatArray
     colour: FloatArray
-    sigma_x: FloatArray
-    sigma_y: FloatArray
+    ebv: FloatArray
+    xx: FloatArray
+    xy: FloatArray
+    yy: FloatArray
 
     def band_flux(self, band: str) -> FloatArray:
         """Return the flux of each in a band. [nJy]"""
-        return np.asarray(self.flux * band_factor(self.colour, band))
+        factor = band_factor(self.colour, band) * dust_factor(self.ebv, band)
+        return np.asarray(self.flux * factor)
 
 
 @dataclass(frozen=True)
@@ -73,14 +92,12 @@ def scene_of(seed: int, settings: Settings, field: int, detector: int) -> Scene:
 
     rows: list[NDArray[np.float64]] = []
     for patch in patches:
-        rows.extend(
-            _star_rows(patch.stars.ra, patch.stars.dec, patch.stars.mag, patch.stars.colour)
-        )
-        g = patch.galaxies
-        for width, share in _DISC:
-            sigma = width * g.half_light_arcsec
-            flux = share * mag_to_flux(g.mag)
-            rows.append(np.stack([g.ra, g.dec, flux, g.colour, sigma, sigma * g.axis_ratio]))
+        stars = patch.stars
+        ebv = settings.dust * reddening(stars.ra, stars.dec)
+        still = np.zeros(stars.ra.size)
+        columns = (stars.ra, stars.dec, mag_to_flux(stars.mag), stars.colour, ebv)
+        rows.append(np.stack([*columns, still, still, still]))
+        rows.extend(_galaxy_rows(patch.galaxies, settings.dust))
     table = np.concatenate(rows, axis=1)
     table = table[:, near(table[0], table[1])]
     populations = tuple(
@@ -117,18 +134,33 @@ def catalogued_patches(settings: Settings) -> NDArray[np.int64]:
     return np.unique(np.concatenate(every))
 
 
-def quiescent_flux(population: Population, band: str) -> FloatArray:
-    """Return what the templates hold of transients. [nJy]"""
-    return population.kind.template_flux(band, population.params)
-
-
 def is_star(population: Population) -> bool:
     """Whether the transients are stars of the static sky."""
     return population.kind.host is Host.STAR
 
 
-def _star_rows(
-    ra: FloatArray, dec: FloatArray, mag: FloatArray, colour: FloatArray
-) -> Iterator[FloatArray]:
-    zeros = np.zeros(ra.size)
-    yield np.stack([ra, dec, mag_to_flux(mag), colour, zeros, zeros])
+def _galaxy_rows(galaxies: Galaxies, dust: float) -> Iterator[FloatArray]:
+    """Yield the Gaussians of galaxies, one component of all of a kind at a time."""
+    for profile, chosen in ((_DISC, ~galaxies.is_spheroid), (_SPHEROID, galaxies.is_spheroid)):
+        ra, dec, mag, colour, size, ratio, angle = (
+            values[chosen]
+            for values in (
+                galaxies.ra,
+                galaxies.dec,
+                galaxies.mag,
+                galaxies.colour,
+                galaxies.half_light_arcsec,
+                galaxies.axis_ratio,
+                galaxies.angle,
+            )
+        )
+        ebv = dust * reddening(ra, dec)
+        c, s = np.cos(angle), np.sin(angle)
+        for width, share in profile:
+            first, second = (width * size) ** 2, (width * size * ratio) ** 2
+            moments = (
+                first * c * c + second * s * s,
+                (first - second) * c * s,
+                first * s * s + second * c * c,
+            )
+            yield np.stack([ra, dec, share * mag_to_flux(mag), colour, ebv, *moments])

@@ -149,6 +149,14 @@ class Settings:
         Brightest and faintest r magnitudes.
     transient_fluxes : (float, float)
         Smallest and largest amplitude. [nJy]
+    spheroid_share : float
+        Share of the galaxies with de Vaucouleurs' profile; the others are exponential discs.
+    dust : float
+        How much of the Galaxy's dust there is: 1 is all of it.
+    moving_density : float
+        Moving objects on the sky at any time. [1/deg²]
+    moving_mags : (float, float)
+        Their brightest and faintest r magnitudes.
     cosmic_rays_per_mpix : float
         Hits in 30 s on a million pixels.
     camera : Camera
@@ -171,6 +179,10 @@ class Settings:
     star_mags: tuple[float, float] = (15.5, 24.0)
     galaxy_mags: tuple[float, float] = (18.0, 23.5)
     transient_fluxes: tuple[float, float] = (500.0, 25_000.0)
+    spheroid_share: float = 0.3
+    dust: float = 1.0
+    moving_density: float = 0.0
+    moving_mags: tuple[float, float] = (18.0, 23.5)
     cosmic_rays_per_mpix: float = 3.0
     camera: Camera = IDEAL_CAMERA
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from broker.catalog.healpix import FINEST_ORDER, pixel_side_arcsec
 from broker.simulation.contract import FloatArray, Host, Params, Surroundings, TransientClass
+from broker.simulation.dust import dust_factor, reddening
 from broker.simulation.settings import Settings
 from broker.simulation.streams import generator
 from broker.simulation.transients import find_classes
@@ -56,20 +57,26 @@ class Stars:
 
 @dataclass(frozen=True)
 class Galaxies(Stars):
-    """Galaxies: exponential discs seen along or across the rows of the camera.
+    """Galaxies: exponential discs and de Vaucouleurs' spheroids, at any angle.
 
     Parameters
     ----------
     redshift : NDArray[np.float64], shape (n,)
     half_light_arcsec : NDArray[np.float64], shape (n,)
-        Half-light radius along the longer axis. [arcsec]
+        Half-light radius along the first axis. [arcsec]
     axis_ratio : NDArray[np.float64], shape (n,)
-        North–south axis over east–west axis, from 0.5 to 2.
+        Second axis over first axis, from 0.5 to 2.
+    angle : NDArray[np.float64], shape (n,)
+        Of the first axis, from east towards north. [rad]
+    is_spheroid : NDArray[np.bool_], shape (n,)
+        Whether its profile is de Vaucouleurs', else exponential.
     """
 
     redshift: FloatArray
     half_light_arcsec: FloatArray
     axis_ratio: FloatArray
+    angle: FloatArray
+    is_spheroid: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class Population:
         Of the host; 0 where there is none.
     params : Params
         Of the light curves.
+    ebv : NDArray[np.float64], shape (n,)
+        E(B-V) of the dust before each. [mag]
     """
 
     kind: TransientClass
@@ -95,6 +104,15 @@ class Population:
     dec: FloatArray
     redshift: FloatArray
     params: Params
+    ebv: FloatArray
+
+    def flux(self, mjd: float, band: str) -> FloatArray:
+        """Return the total flux of each at a time. [nJy]"""
+        return self.kind.flux(mjd, band, self.params) * dust_factor(self.ebv, band)
+
+    def quiescent_flux(self, band: str) -> FloatArray:
+        """Return what the templates hold of each. [nJy]"""
+        return self.kind.template_flux(band, self.params) * dust_factor(self.ebv, band)
 
     def chosen(self, rows: NDArray[np.bool_]) -> "Population":
         """Return those where a condition of shape (n,) holds."""
@@ -105,6 +123,7 @@ class Population:
             self.dec[rows],
             self.redshift[rows],
             {name: values[rows] for name, values in self.params.items()},
+            self.ebv[rows],
         )
 
 
@@ -142,8 +161,10 @@ def draw_patch(seed: int, settings: Settings, patch: int) -> Patch:
     return Patch(_draw_stars(seed, settings, patch), galaxies, tuple(populations))
 
 
-def positions(rng: np.random.Generator, n: int, patch: int) -> tuple[FloatArray, FloatArray]:
-    """Return n positions, uniform on the sphere within a patch, to 0.4 mas.
+def positions(
+    rng: np.random.Generator, n: int, patch: int, order: int = PATCH_ORDER
+) -> tuple[FloatArray, FloatArray]:
+    """Return n positions, uniform on the sphere within a HEALPix pixel, to 0.4 mas.
 
     Pixels of HEALPix have equal areas, so a pixel of the finest order, drawn at random from those
     in the patch, is a uniform position.
@@ -155,7 +176,7 @@ def positions(rng: np.random.Generator, n: int, patch: int) -> tuple[FloatArray,
     """
     from cdshealpix.nested import healpix_to_lonlat
 
-    bits = 2 * (FINEST_ORDER - PATCH_ORDER)
+    bits = 2 * (FINEST_ORDER - order)
     pixels = (np.uint64(patch) << np.uint64(bits)) | rng.integers(0, 1 << bits, n, dtype=np.uint64)
     if n == 0:
         return np.empty(0), np.empty(0)
@@ -180,15 +201,22 @@ def _draw_galaxies(seed: int, settings: Settings, patch: int) -> Galaxies:
     depth = (mag - 18.0) / 5.5
     redshift = (0.05 + 0.9 * depth) * rng.lognormal(0.0, 0.25, n)
     size = (1.4 - 0.8 * depth) * rng.lognormal(0.0, 0.2, n)
+    colour = rng.normal(0.6, 0.25, n)
+    axis_ratio = np.power(2.0, rng.uniform(-1.0, 1.0, n))
+    shapes = generator(seed, "galaxy shapes", patch)
+    is_spheroid = shapes.random(n) < settings.spheroid_share
     return Galaxies(
         number=_numbers(patch, n),
         ra=ra,
         dec=dec,
         mag=mag,
-        colour=rng.normal(0.6, 0.25, n),
+        # Old stars are red.
+        colour=colour + 0.25 * is_spheroid,
         redshift=redshift.clip(0.005, 3.0),
         half_light_arcsec=size.clip(0.25, 2.0),
-        axis_ratio=np.power(2.0, rng.uniform(-1.0, 1.0, n)),
+        axis_ratio=axis_ratio,
+        angle=shapes.uniform(0.0, np.pi, n),
+        is_spheroid=is_spheroid,
     )
 
 
@@ -214,7 +242,8 @@ def _draw_population(
         _power_law(rng, n, settings.transient_fluxes), redshift, float(settings.first_night_mjd)
     )
     params = kind.draw(rng, around)
-    return Population(kind, _numbers(patch, n), ra, dec, redshift, params), host
+    ebv = settings.dust * reddening(ra, dec)
+    return Population(kind, _numbers(patch, n), ra, dec, redshift, params, ebv), host
 
 
 def _offset(

@@ -10,7 +10,8 @@ from broker.imaging.psf import GaussianPsf
 from broker.simulation.cadence import template_visits
 from broker.simulation.contract import FloatArray
 from broker.simulation.exposure import Drawn
-from broker.simulation.scene import quiescent_flux, scene_of
+from broker.simulation.moving import NAME, visible_share
+from broker.simulation.scene import scene_of
 from broker.simulation.settings import Settings
 
 VISIBLE_BORDER_PX = 16
@@ -28,7 +29,11 @@ _FAINT = 0.2
 _NEIGHBOUR_SNR = 0.5
 """Fainter ones do not count as neighbours."""
 
-_NUMBERS = ("ra", "dec", "x", "y", "psfFlux", "scienceFlux", "templateFlux")
+_NUMBERS = ("ra", "dec", "x", "y", "psfFlux", "scienceFlux", "templateFlux", "trail")
+
+_SHORT_SIGMAS, _LONG_SIGMAS = 0.5, 2.0
+"""Trails that are no point source any more: too long for pulls, and to be expected at all. In
+sigma of the PSF."""
 
 TRUTH = pa.schema(
     [
@@ -53,9 +58,10 @@ TRUTH = pa.schema(
 """A row for each transient in each image: angles in degrees, pixels from 0, fluxes in nJy.
 
 `psfFlux` is `scienceFlux - templateFlux`, what the difference image shows. `snr` is signed: psfFlux
-over the noise of a matched filter (of the sky, the static light there, reading, and the template).
-`isVisible`: not at the border, no bad or full pixel in its core. `isIsolated`: visible, and alone
-on clean sky."""
+over the noise of a matched filter (of the sky, the static light there, reading, and the template);
+for a moving object, what a filter for points sees of it. A moving object's psfFlux is all its
+light, its place that in the middle of the exposure. `isVisible`: not at the border, no bad or full
+pixel in its core, no long trail. `isIsolated`: visible, and alone on clean sky."""
 
 
 def truth_of(seed: int, settings: Settings, drawn: Drawn) -> pa.Table:
@@ -63,12 +69,15 @@ def truth_of(seed: int, settings: Settings, drawn: Drawn) -> pa.Table:
     calibration, visit = drawn.raw.calibration, drawn.visit
     rows = _transients(seed, settings, drawn)
     n = rows["x"].size
+    sigma, trail = drawn.raw.psf.sigma, rows.pop("trail")
     snr = rows["psfFlux"] / _flux_errors(seed, settings, drawn, rows["x"], rows["y"])
+    snr *= visible_share(trail, sigma)
     bad = _bad_pixels(drawn)
     visible = np.array(
         [_is_visible(bad[0], x, y) for x, y in zip(rows["x"], rows["y"], strict=True)], dtype=bool
     )
-    isolated = visible & _are_alone(rows["x"], rows["y"], snr)
+    visible &= trail < _LONG_SIGMAS * sigma
+    isolated = visible & (trail < _SHORT_SIGMAS * sigma) & _are_alone(rows["x"], rows["y"], snr)
     for i in np.flatnonzero(isolated):
         isolated[i] = _is_clean(drawn, bad[1], rows["x"][i], rows["y"][i], settings)
     columns = rows | {
@@ -93,17 +102,37 @@ def _transients(seed: int, settings: Settings, drawn: Drawn) -> dict[str, Any]:
         x, y = drawn.raw.wcs.sky_to_pixel(everyone.ra, everyone.dec)
         on_image = (x >= -0.5) & (x < ny - 0.5) & (y >= -0.5) & (y < ny - 0.5)
         population, kind = everyone.chosen(on_image), everyone.kind
-        total = kind.flux(visit.midpoint_mjd_tai, visit.band, population.params)
-        template = quiescent_flux(population, visit.band)
+        total = population.flux(visit.midpoint_mjd_tai, visit.band)
+        template = population.quiescent_flux(visit.band)
         parts["transientId"] += [f"{kind.name}-{number}" for number in population.number]
         parts["class"] += [kind.name] * total.size
         values = (population.ra, population.dec, x[on_image], y[on_image], total - template)
-        for name, value in zip(_NUMBERS, (*values, total, template), strict=True):
+        rest = (total, template, np.zeros(total.size))
+        for name, value in zip(_NUMBERS, (*values, *rest), strict=True):
             parts[name].append(value)
+    _add_movers(parts, settings, drawn)
     return {
         name: np.concatenate(value or [np.empty(0)]) if name in _NUMBERS else value
         for name, value in parts.items()
     }
+
+
+def _add_movers(parts: dict[str, list[Any]], settings: Settings, drawn: Drawn) -> None:
+    """Add the moving objects whose middle of the exposure is on the image."""
+    seen = drawn.movers
+    if seen is None:
+        return
+    ny = settings.detector_px
+    on_image = (seen.x >= -0.5) & (seen.x < ny - 0.5) & (seen.y >= -0.5) & (seen.y < ny - 0.5)
+    n = int(on_image.sum())
+    parts["transientId"] += [f"{NAME}-{seen.name[i]}" for i in np.flatnonzero(on_image)]
+    parts["class"] += [NAME] * n
+    flux = seen.flux[on_image]
+    places = (seen.ra, seen.dec, seen.x, seen.y)
+    values = (*(place[on_image] for place in places), flux, flux, np.zeros(n))
+    for name, value in zip(_NUMBERS[:-1], values, strict=True):
+        parts[name].append(value)
+    parts["trail"].append(np.hypot(seen.dx, seen.dy)[on_image])
 
 
 def _flux_errors(

@@ -15,7 +15,7 @@ from broker.simulation.detector import cosmic_rays, make_detector
 from broker.simulation.exposure import draw_exposure
 from broker.simulation.kernels import add_gaussians, add_plane, normal_table, read_out
 from broker.simulation.observatory import simulate_night
-from broker.simulation.optics import FLOOR_ELECTRONS
+from broker.simulation.optics import FLOOR_ELECTRONS, Optics
 from broker.simulation.scene import _DISC, patches_of, scene_of
 from broker.simulation.settings import DEMO, TEST
 
@@ -76,15 +76,15 @@ def test_an_exposure_has_the_light_of_stars_beyond_its_border():
     side = TEST.detector_px
 
     big = np.zeros((side + 400, side + 400), dtype=np.float32)
-    psf = visit.psf_sigma(TEST.scale_arcsec)
-    widths = [np.hypot(psf, s / TEST.scale_arcsec) for s in (light.sigma_x, light.sigma_y)]
+    optics = Optics(visit.psf_sigma(TEST.scale_arcsec), side)
+    scale2 = TEST.scale_arcsec**2
     flux = light.band_flux(visit.band) / visit.flux_per_electron
-    add_gaussians(big, x + 200.0, y + 200.0, flux, *widths, FLOOR_ELECTRONS)
+    moments = (light.xx / scale2, -light.xy / scale2, light.yy / scale2)
+    optics.draw(big, (x + 200.0, y + 200.0), flux, moments)
     for population in scene_of(3, TEST, 0, 0).transients:
         px, py = drawn.raw.wcs.sky_to_pixel(population.ra, population.dec)
-        f = population.kind.template_flux(visit.band, population.params) / visit.flux_per_electron
-        s = np.full(f.size, psf)
-        add_gaussians(big, px + 200.0, py + 200.0, f, s, s, FLOOR_ELECTRONS)
+        quiet = population.quiescent_flux(visit.band) / visit.flux_per_electron
+        optics.draw(big, (px + 200.0, py + 200.0), quiet)
     sky = np.zeros((side, side), dtype=np.float32)
     add_plane(sky, visit.sky_electrons(TEST.scale_arcsec), *visit.sky_slope)
 
