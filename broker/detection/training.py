@@ -15,7 +15,7 @@ from broker.detection.reliability_model import Model
 from broker.errors import ConfigError
 from broker.imaging.kernels import F64
 
-LEAST_OF_A_KIND = 20
+LEAST_OF_A_KIND = 10
 """Fewer real sources, or artefacts, than this teach nothing."""
 
 _TREES, _LEAVES, _RATE, _LEAST_IN_LEAF = 80, 10, 0.1, 30

@@ -66,7 +66,7 @@ class Sizes:
         )
 
 
-QUICK = Sizes(4, 4, 1, images_per_night=4, side=512)
+QUICK = Sizes(2, 2, 1, images_per_night=6, side=512)
 
 
 def sizes(nights: int) -> Sizes:

@@ -22,6 +22,7 @@ STEPS = (
     "cutouts",
     "difference",
     "quality",
+    "reliability",
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 from broker.detection.reliability import DIRECTIONS, FEATURES, Evidence, features, score
 from broker.detection.reliability_evidence import MOST, Surroundings, _around, _static_light
 from broker.detection.reliability_model import (
+    default_model,
     model_json,
     parse_model,
     read_model,
@@ -162,6 +163,16 @@ def test_too_few_artefacts_are_refused():
         train(data, all_real, seed=1, provenance={})
 
 
+def test_the_package_s_weights_say_where_they_come_from():
+    model = default_model()
+
+    assert model.features == FEATURES
+    assert {"command", "seed", "sizes", "classes", "seeing_arcsec"} <= set(model.provenance)
+    assert model.provenance["training_artefacts"] >= 1000
+    assert model.provenance["calibration_artefacts"] >= 200
+    assert model.provenance["sizes"]["training"] >= 16
+
+
 def evidence(n, **given):
     around = {"opposite_share": 0.1, "struck_share": 0.0, "offset": 0.2, "shift": MOST,
               "width_change": MOST, "neighbours": 0.0}  # fmt: skip
@@ -171,6 +182,23 @@ def evidence(n, **given):
     filled = {k: np.full(n, v) for k, v in (around | rest).items()} | given
     surround = Surroundings(**{k: filled.pop(k) for k in around})
     return Evidence(**filled, around=surround)
+
+
+def test_a_clean_point_is_believed_and_what_artefacts_look_like_is_not():
+    clean = score(evidence(1))[0]
+    hit = score(
+        evidence(
+            1,
+            chi2=np.array([6.0]),
+            peak_excess=np.array([15.0]),
+            width_ratio=np.array([0.4]),
+            elongation=np.array([2.5]),
+            struck_share=np.array([0.3]),
+        )
+    )[0]
+
+    assert clean > 0.95
+    assert hit < 0.3
 
 
 def test_scores_are_finite_whatever_was_not_measured():
