@@ -17,7 +17,17 @@ from broker.config import Config, load_config
 from broker.errors import BrokerError, ConfigError
 from broker.log import set_up_logging
 
-_NOT_COMMANDS = {"__main__", "main", "assemble", "output", "demo_report", "module_alerts"}
+_NOT_COMMANDS = {
+    "__main__",
+    "assemble",
+    "batch_images",
+    "demo_report",
+    "image_quality",
+    "image_recreate",
+    "main",
+    "module_alerts",
+    "output",
+}
 
 _EXTRAS = {
     "client": {"kafka"},

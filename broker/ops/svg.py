@@ -153,3 +153,49 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _number(value: float) -> str:
     return f"{value}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def scatter(
+    values: Sequence[float],
+    colours: Sequence[str],
+    marked: Sequence[bool],
+    *,
+    limits: Sequence[float] = (),
+    label: str,
+) -> str:
+    """Return values one after the other as dots; a ring marks one, a line is a limit.
+
+    Parameters
+    ----------
+    values : sequence of float
+        NaN is left out.
+    colours : sequence of str
+    marked : sequence of bool
+    limits : sequence of float
+        Drawn where they are near enough to the values to be seen.
+    label : str
+    """
+    known = np.array([v for v in values if np.isfinite(v)])
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    span = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-9)
+    near = [v for v in limits if low - 3.0 * span <= v <= high + 3.0 * span]
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.06 * max(high - low, 1e-9)
+    x, y = _scale(0.0, max(len(values) + 1.0, 2.0), low - margin, high + margin)
+    lines = "".join(
+        f'<line x1="{_LEFT}" x2="{_WIDTH - 8}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
+        'stroke="#b00" stroke-dasharray="4 3"/>'
+        for v in near
+    )
+    dots = "".join(
+        f'<circle cx="{x(n + 1.0):.1f}" cy="{y(v):.1f}" r="2" fill="{colour}"/>'
+        + (
+            f'<circle cx="{x(n + 1.0):.1f}" cy="{y(v):.1f}" r="4.5" fill="none" stroke="#b00"/>'
+            if ring
+            else ""
+        )
+        for n, (v, colour, ring) in enumerate(zip(values, colours, marked, strict=True))
+        if np.isfinite(v)
+    )
+    ends = (1.0, float(max(len(values), 1)))
+    return _figure(lines + dots + _axes(ends, (low, high), x, y, "image", ""), label)
