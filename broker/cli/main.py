@@ -27,6 +27,7 @@ _NOT_COMMANDS = {
     "main",
     "module_alerts",
     "output",
+    "reliability",
 }
 
 _EXTRAS = {
