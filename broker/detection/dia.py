@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from broker.detection.columns import DIA_SOURCES_WITH_CUTOUTS, dia_source_ids
+from broker.detection.decorrelate import decorrelate
 from broker.detection.detect import THRESHOLD, Peaks, detect
 from broker.detection.dia_flags import dia_flags, star_share
 from broker.detection.difference import Difference, subtract_template
@@ -46,6 +47,8 @@ class DiaSettings:
         Relative 1-sigma error of the matched template, beside its noise.
     max_sources_per_mpix : float
         With more sources than this, and a hundred, the subtraction has failed.
+    decorrelate : bool
+        Make the noise of the difference white before anything is looked for.
     """
 
     threshold: float = THRESHOLD
@@ -53,6 +56,7 @@ class DiaSettings:
     cell_px: int = 64
     model_error: float = 0.01
     max_sources_per_mpix: float = 2000.0
+    decorrelate: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def difference_and_detect(
     difference = subtract_template(
         image, template, cell_px=chosen.cell_px, model_error=chosen.model_error
     )
+    if chosen.decorrelate:
+        difference = decorrelate(difference)
     return detect_on_difference(difference, template.version, settings=chosen)
 
 

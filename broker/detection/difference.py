@@ -76,6 +76,8 @@ class Difference:
     widths, science_widths, template_widths : WidthMap, optional
         How wide a point source is, place by place, on the difference, the exposure and the
         template; without them as the PSFs say.
+    model_error : float
+        Relative 1-sigma error of the matched template.
     """
 
     science: Image
@@ -96,6 +98,7 @@ class Difference:
     widths: WidthMap | None = None
     science_widths: WidthMap | None = None
     template_widths: WidthMap | None = None
+    model_error: float = 0.01
 
     def width_at(self, x: F64, y: F64) -> F64:
         """Return the width of a point source at places, shape (n_places,). [pixel]"""
@@ -171,12 +174,13 @@ def without_sky(image: Image, *, cell_px: int = 64) -> tuple[Image, dict[str, fl
         If it is all masked, without noise, or has usable pixels that are not finite.
     """
     unusable = image.is_masked(UNUSABLE)
-    if not np.isfinite(image.pixels[~unusable]).all():
+    if not (np.isfinite(image.pixels) | unusable).all():
         raise AlertError("the exposure has pixels that are not finite")
     sky = fit_background(
         image.pixels, unusable=unusable, psf_sigma=image.psf.sigma, cell_px=cell_px
     )
-    pixels = np.where(unusable, np.float32(0.0), image.pixels - sky.level)
+    pixels = image.pixels - sky.level
+    pixels[unusable] = 0.0
     # Sky, reading, and the rounding to whole counts.
     read = (image.read_noise / image.gain) ** 2 + 1.0 / 12.0
     variance: F32 = np.add(
@@ -265,9 +269,12 @@ def _assemble(
     extra = max(widths.typical**2 - science.psf.sigma**2, 0.0)
     narrow = float(np.sqrt(max(science.psf.sigma**2 - extra, (0.6 * psf) ** 2)))
     narrow = psf if extra == 0.0 else narrow
-    filters = (widths, constant_width(narrow, science.shape))
-    planes = [_variance(science, template, light, match, w, scale, model_error) for w in filters]
-    (variance, share), (for_detection, _) = planes if extra > 0.0 else planes[:1] * 2
+    arguments = (science, template, light, match)
+    variance, share = _variance(*arguments, widths, scale, model_error)
+    for_detection = variance
+    if extra > 0.0:
+        narrow_widths = constant_width(narrow, science.shape)
+        for_detection, _ = _variance(*arguments, narrow_widths, scale, model_error)
     unusable = _unusable(science, wide, match)
     left = subtract_left_over_sky(pixels, unusable, light, variance, cell_px=2 * cell_px)
     pixels[unusable] = 0.0
@@ -290,6 +297,7 @@ def _assemble(
         widths,
         match.science,
         match.template,
+        model_error,
     )
 
 

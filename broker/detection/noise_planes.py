@@ -5,11 +5,15 @@ from scipy.signal import fftconvolve
 
 from broker.detection.width_map import WidthMap, grid_places
 from broker.imaging.background import expand_mesh
-from broker.imaging.kernels import F32, F64, RUN_PX, Bools, compiled
+from broker.imaging.kernels import F32, F64, RUN_PX, Bools, compiled, grow
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.subtract import Kernel, polynomials
 
 _CLIP_SIGMAS = 3.0
+_BLOCK_PX = 8
+_HOT_SIGMAS = 4.0
+"""A block with a pixel this far from 0, and those beside it, say nothing of the sky."""
+
 _LEAST_SHARE = 0.1
 """A cell of the sky with fewer usable pixels takes the others' mean."""
 
@@ -30,7 +34,7 @@ def noise_shares(kernel: Kernel, widths: WidthMap) -> F32:
         Of each square of `RUN_PX` pixels, as a share of the power before the convolution with the
         kernel made to sum to 1: Σ (k * p)² / Σ p².
     """
-    x, y = grid_places(kernel.shape)
+    x, y = (v[::2, ::2] for v in grid_places(kernel.shape))
     places = zip(x.ravel(), y.ravel(), widths.at(x, y).ravel(), strict=True)
     shares = np.array([_share(kernel.at(a, b), s) for a, b, s in places])
     powers = polynomials(x.ravel(), y.ravel(), kernel.shape)
@@ -43,7 +47,7 @@ def noise_shares(kernel: Kernel, widths: WidthMap) -> F32:
 
 
 def _share(kernel: F64, sigma: float) -> float:
-    profile = GaussianPsf(sigma).profile(0.0, int(np.ceil(4.0 * sigma)))
+    profile = GaussianPsf(sigma).profile(0.0, int(np.ceil(3.0 * sigma)))
     psf = np.outer(profile, profile)
     return float(np.sum(fftconvolve(psf, kernel / kernel.sum()) ** 2) / np.sum(psf**2))
 
@@ -133,7 +137,7 @@ def subtract_left_over_sky(
     """Subtract, in place, the sky that is left on a difference; return its largest value.
 
     Faint sources that raised the exposure's sky are gone here, and the noise is known, so one
-    clipped mean of each cell is enough.
+    clipped mean of each cell is enough, without the blocks around what has changed.
 
     Parameters
     ----------
@@ -143,13 +147,25 @@ def subtract_left_over_sky(
         Pixels with much light of stars are left out.
     cell_px : int
     """
-    level, share = _clipped_cells(pixels, unusable, light, variance, cell_px)
-    known = share >= _LEAST_SHARE
+    total, count, hot = _blocks(pixels, unusable, light, variance)
+    calm = ~grow(hot, 1)
+    side = max(1, cell_px // _BLOCK_PX)
+    level, used = _by_cell(total * calm, side), _by_cell(count * calm, side)
+    known = used >= _LEAST_SHARE * (side * _BLOCK_PX) ** 2
     if not known.any():
         return 0.0
+    level[known] /= used[known]
     level[~known] = np.mean(level[known])
-    _subtract(pixels, expand_mesh(level, cell_px, (pixels.shape[0], pixels.shape[1])))
+    plane = expand_mesh(level, side * _BLOCK_PX, (pixels.shape[0], pixels.shape[1]))
+    _subtract(pixels, plane)
     return float(np.abs(level).max())
+
+
+def _by_cell(blocks: F32, side: int) -> F32:
+    """Return sums over squares of side x side blocks; those at the far borders may be smaller."""
+    rows = np.add.reduceat(blocks, np.arange(0, blocks.shape[0], side), axis=0)
+    cells = np.add.reduceat(rows, np.arange(0, blocks.shape[1], side), axis=1)
+    return np.asarray(cells, np.float32)
 
 
 @compiled
@@ -160,33 +176,28 @@ def _subtract(pixels: F32, plane: F32) -> None:
 
 
 @compiled
-def _clipped_cells(
-    pixels: F32, unusable: Bools, light: F32, variance: F32, cell: int
-) -> tuple[F32, F32]:
-    """Return the mean of every cell, clipped twice at three sigma, and the share of it used."""
+def _blocks(pixels: F32, unusable: Bools, light: F32, variance: F32) -> tuple[F32, F32, Bools]:
+    """Return sum and number of a block's quiet pixels, and whether it has one that is not."""
     ny, nx = pixels.shape
-    rows, columns = (ny + cell - 1) // cell, (nx + cell - 1) // cell
-    mean = np.zeros((rows, columns), np.float32)
-    share = np.zeros((rows, columns), np.float32)
-    reach = np.float32(_CLIP_SIGMAS * _CLIP_SIGMAS)
-    for j in range(rows):
+    rows, columns = (ny + _BLOCK_PX - 1) // _BLOCK_PX, (nx + _BLOCK_PX - 1) // _BLOCK_PX
+    total = np.zeros((rows, columns), np.float32)
+    count = np.zeros((rows, columns), np.float32)
+    hot = np.zeros((rows, columns), np.bool_)
+    clip, far = np.float32(_CLIP_SIGMAS**2), np.float32(_HOT_SIGMAS**2)
+    for y in range(ny):
+        j = y // _BLOCK_PX
         for i in range(columns):
-            top, left = j * cell, i * cell
-            bottom, right = min(ny, top + cell), min(nx, left + cell)
-            level = 0.0
-            for _ in range(2):
-                total, count = 0.0, 0
-                for y in range(top, bottom):
-                    part, used = np.float32(0.0), 0
-                    for x in range(left, right):
-                        value, noise, star = pixels[y, x], variance[y, x], light[y, x]
-                        off = value - np.float32(level)
-                        good = off * off < reach * noise and star * star < 0.25 * noise
-                        good = good and not unusable[y, x]
-                        part += value if good else np.float32(0.0)
-                        used += 1 if good else 0
-                    total += float(part)
-                    count += used
-                level = total / float(max(count, 1))
-            mean[j, i], share[j, i] = level, count / ((bottom - top) * (right - left))
-    return mean, share
+            part, used, most = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for x in range(i * _BLOCK_PX, min(nx, (i + 1) * _BLOCK_PX)):
+                value, noise, star = pixels[y, x], variance[y, x], light[y, x]
+                known = not unusable[y, x]
+                square = value * value
+                good = known and square < clip * noise and star * star < 0.25 * noise
+                part += value if good else np.float32(0.0)
+                used += np.float32(1.0) if good else np.float32(0.0)
+                most = max(most, square - far * noise if known else np.float32(0.0))
+            total[j, i] += part
+            count[j, i] += used
+            if most > 0.0:
+                hot[j, i] = True
+    return total, count, hot
