@@ -5,18 +5,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from broker.alerts.columns import Column
+from broker.detection.aperture_correction import ApertureCorrection, measure_correction
+from broker.detection.deblend import PASSES, Deblended, deblend
 from broker.detection.detect import THRESHOLD, Peaks, detect
 from broker.detection.difference import without_sky
 from broker.detection.flags import SourceFlag
-from broker.detection.measure import Fits, Noise, fit_sources, moments
+from broker.detection.measure import Fits, Noise, moments
 from broker.detection.psf_fit import PsfModel, fit_psf
+from broker.detection.psf_tables import PsfTables, gaussian_tables
+from broker.detection.star_psf import StarPsf, measure_psf, round_psf
 from broker.errors import AlertError
 from broker.imaging.image import Image
 from broker.imaging.kernels import F64, Bools
 from broker.imaging.mask import UNUSABLE, MaskPlane
+from broker.imaging.psf import FWHM_PER_SIGMA
 from broker.units import flux_err_to_mag_err, flux_to_mag
 
 COLUMNS: tuple[Column, ...] = (
@@ -46,8 +50,9 @@ COLUMNS: tuple[Column, ...] = (
 SOURCES = pa.schema([pa.field(c.name, c.arrow_type, c.nullable) for c in COLUMNS])
 UNITS = {c.name: c.unit for c in COLUMNS if c.unit}
 
-_WIDTH_STEP = 0.01
 _PIXEL_SIGMA = 12.0**-0.5
+_STAR_WIDTH = 0.1
+"""A source this much wider or narrower than the PSF is no star that shows it."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +68,26 @@ class DirectResult:
     psf : PsfModel or None
         None if the image has too few stars to measure it and its header's was taken.
     scorecard : dict
+    star_psf : StarPsf or None
+        The profile, shape and variation of the PSF; None with `psf`.
+    tables : PsfTables
+        What fluxes were fitted with.
+    correction : ApertureCorrection
+        What they were multiplied by.
     """
 
     sources: pa.Table
     image: Image
     psf: PsfModel | None
     scorecard: dict[str, float | int | str]
+    star_psf: StarPsf | None
+    tables: PsfTables
+    correction: ApertureCorrection
 
 
-def detect_sources(image: Image, *, threshold: float = THRESHOLD) -> DirectResult:
+def detect_sources(
+    image: Image, *, threshold: float = THRESHOLD, deblended: bool = True
+) -> DirectResult:
     """Find and measure the point sources of an image.
 
     Parameters
@@ -80,6 +96,8 @@ def detect_sources(image: Image, *, threshold: float = THRESHOLD) -> DirectResul
         With or without its sky. Its PSF is only a first guess, or used if there are few stars.
     threshold : float
         Least S/N.
+    deblended : bool
+        Whether sources are also looked for where their neighbours have been subtracted.
 
     Raises
     ------
@@ -95,16 +113,35 @@ def detect_sources(image: Image, *, threshold: float = THRESHOLD) -> DirectResul
         threshold=threshold,
         negative=False,
     )
-    fits = fit_places(clean, peaks, model)
-    table = _table(clean, peaks, fits, model)
+    profile = star_profile(clean, model)
+    tables = gaussian_tables(clean.psf.sigma, clean.shape) if profile is None else profile.tables()
+    found = fit_places(clean, peaks, tables, threshold=threshold, deblended=deblended)
+    size = _sizes(clean, found.fits, model)
+    correction = _correction(clean, found, size[2])
+    table = _table(clean, found, size, correction.factor, known=model is None)
     area = 4.0 * np.pi * clean.psf.sigma**2
     depth = 5.0 * np.sqrt(area * float(np.median(clean.variance[::4, ::4])))
     scorecard |= {
-        "nSources": len(peaks),
+        "nSources": len(found.peaks),
+        "nDeblended": int(found.added.sum()),
         "limitingCounts": float(depth),
         "limitingMag": float(flux_to_mag(depth * clean.flux_per_count)),
+        "apertureCorrection": correction.factor,
+        "apertureCorrectionErr": correction.error,
     }
-    return DirectResult(table, clean, model, scorecard)
+    if profile is not None:
+        scorecard |= {"psfChi2": profile.chi2, "elongation": profile.elongation}
+    return DirectResult(table, clean, model, scorecard, profile, tables, correction)
+
+
+def star_profile(image: Image, model: PsfModel | None) -> StarPsf | None:
+    """Return the PSF with its profile, a Gaussian if there are few stars, None without a model."""
+    if model is None:
+        return None
+    try:
+        return measure_psf(image, model)
+    except AlertError:
+        return round_psf(model)
 
 
 def prepare(image: Image) -> tuple[Image, PsfModel | None, dict[str, float | int | str]]:
@@ -129,61 +166,73 @@ def prepare(image: Image) -> tuple[Image, PsfModel | None, dict[str, float | int
     return clean, model, scorecard
 
 
-def fit_places(image: Image, peaks: Peaks, model: PsfModel | None) -> Fits:
-    """Fit flux and place of peaks, each with the PSF's width where it is."""
+def fit_places(
+    image: Image,
+    peaks: Peaks,
+    psf: PsfTables,
+    *,
+    threshold: float = THRESHOLD,
+    deblended: bool = True,
+) -> Deblended:
+    """Fit flux and place of peaks, together, and of what they hide if it is wanted."""
     unusable = image.is_masked(UNUSABLE)
     noise = Noise(image.gain, float(image.variance[~unusable].min()))
-    groups = _groups(peaks, image, model)
-    parts: list[Fits] = []
-    order: list[Any] = []
-    for sigma, members in groups:
-        order.append(members)
-        parts.append(
-            fit_sources(
-                image.pixels,
-                image.variance,
-                peaks.x[members],
-                peaks.y[members],
-                psf_sigma=sigma,
-                noise=noise,
-                unusable=unusable,
-            )
-        )
-    back = np.argsort(np.concatenate(order))
-    names = Fits.__dataclass_fields__
-    return Fits(**{n: np.concatenate([getattr(p, n) for p in parts])[back] for n in names})
+    return deblend(
+        image.pixels,
+        image.variance,
+        peaks,
+        psf=psf,
+        noise=noise,
+        unusable=unusable,
+        threshold=threshold,
+        passes=PASSES if deblended else 0,
+    )
 
 
-def _groups(
-    peaks: Peaks, image: Image, model: PsfModel | None
-) -> list[tuple[float, NDArray[np.intp]]]:
-    """Return the sources whose PSF has one width, to a hundredth, and that width."""
-    middle = image.psf.sigma
-    if model is None:
-        return [(middle, np.arange(len(peaks)))]
-    widths = model.sigma_at(peaks.x.astype(float), peaks.y.astype(float))
-    steps = np.rint(np.log(widths / middle) / _WIDTH_STEP).astype(np.int64)
-    found = [
-        (float(middle * np.exp(s * _WIDTH_STEP)), np.flatnonzero(steps == s))
-        for s in np.unique(steps)
-    ]
-    return found or [(middle, np.arange(0))]
-
-
-def _table(image: Image, peaks: Peaks, fits: Fits, model: PsfModel | None) -> pa.Table:
-    ra, dec = image.wcs.pixel_to_sky(fits.x, fits.y)
-    (a, b), (c, d) = image.wcs.cd
-    unit = image.flux_per_count
-    flux, flux_err = fits.flux * unit, fits.flux_err * unit
+def _sizes(image: Image, fits: Fits, model: PsfModel | None) -> tuple[F64, F64, F64]:
+    """Return width [pixel], elongation, and the width over that of the PSF."""
     fwhm, elongation = moments(
         image.pixels,
         fits.x,
         fits.y,
-        np.ones(len(peaks)),
+        np.ones(fits.x.size),
         psf_sigma=image.psf.sigma,
         unusable=image.is_masked(UNUSABLE),
     )
     sigma = image.psf.sigma if model is None else model.sigma_at(fits.x, fits.y)
+    return fwhm, elongation, fwhm / FWHM_PER_SIGMA / np.hypot(sigma, _PIXEL_SIGMA)
+
+
+def _correction(image: Image, found: Deblended, size: F64) -> ApertureCorrection:
+    fits = found.fits
+    stars = (np.abs(size - 1.0) < _STAR_WIDTH) & (fits.usable > 0.99) & ~fits.failed
+    return measure_correction(
+        found.residual,
+        image.variance,
+        fits.x,
+        fits.y,
+        fits.flux,
+        fits.flux_err,
+        stars=stars & ~found.added,
+        psf_sigma=image.psf.sigma,
+        gain=image.gain,
+        unusable=image.is_masked(UNUSABLE),
+    )
+
+
+def _table(
+    image: Image, found: Deblended, size: tuple[F64, F64, F64], factor: float, *, known: bool
+) -> pa.Table:
+    peaks, fits = found.peaks, found.fits
+    ra, dec = image.wcs.pixel_to_sky(fits.x, fits.y)
+    (a, b), (c, d) = image.wcs.cd
+    counts, counts_err = fits.flux * factor, fits.flux_err * factor
+    unit = image.flux_per_count
+    flux, flux_err = counts * unit, counts_err * unit
+    fwhm, elongation, ratio = size
+    flags = source_flags(image, peaks, fits.failed)
+    flags |= np.where(found.added, int(SourceFlag.DEBLENDED), 0)
+    flags |= int(SourceFlag.PSF_FROM_HEADER) if known else 0
     columns = {
         "x": fits.x,
         "y": fits.y,
@@ -194,8 +243,8 @@ def _table(image: Image, peaks: Peaks, fits: Fits, model: PsfModel | None) -> pa
         "raErr": np.hypot(a * fits.x_err, b * fits.y_err),
         "decErr": np.hypot(c * fits.x_err, d * fits.y_err),
         "snr": peaks.snr,
-        "counts": fits.flux,
-        "countsErr": fits.flux_err,
+        "counts": counts,
+        "countsErr": counts_err,
         "psfFlux": flux,
         "psfFluxErr": flux_err,
         "mag": flux_to_mag(flux),
@@ -203,8 +252,8 @@ def _table(image: Image, peaks: Peaks, fits: Fits, model: PsfModel | None) -> pa
         "psfChi2": fits.chi2,
         "fwhm": fwhm,
         "elongation": elongation,
-        "sizeRatio": fwhm / 2.3548200450309493 / np.hypot(sigma, _PIXEL_SIGMA),
-        "flags": source_flags(image, peaks, fits.failed),
+        "sizeRatio": ratio,
+        "flags": flags,
     }
     return pa.table(
         {c.name: pa.array(_typed(columns[c.name], c), from_pandas=True) for c in COLUMNS},

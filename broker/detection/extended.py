@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 
 from broker.alerts.columns import Column
-from broker.detection.forced import forced_flux
 from broker.detection.galaxies import (
     Photometry,
     adaptive_shapes,
@@ -15,7 +14,8 @@ from broker.detection.galaxies import (
     kron_photometry,
     petrosian_photometry,
 )
-from broker.detection.psf_fit import PsfModel
+from broker.detection.psf_forced import forced_psf_flux
+from broker.detection.psf_tables import PsfTables, gaussian_tables
 from broker.imaging.image import Image
 from broker.imaging.kernels import F64
 from broker.imaging.mask import UNUSABLE
@@ -61,7 +61,7 @@ class _Flux:
     error: F64
 
 
-def measure_places(image: Image, x: F64, y: F64, *, model: PsfModel | None = None) -> pa.Table:
+def measure_places(image: Image, x: F64, y: F64, *, psf: PsfTables | None = None) -> pa.Table:
     """Measure PSF, aperture, Kron and Petrosian fluxes and the shape at places.
 
     Parameters
@@ -69,8 +69,8 @@ def measure_places(image: Image, x: F64, y: F64, *, model: PsfModel | None = Non
     image : Image
         Without its sky.
     x, y : NDArray[np.float64], shape (n_places,)
-    model : PsfModel, optional
-        The PSF's width over the image; without it the image's.
+    psf : PsfTables, optional
+        Without it the image's Gaussian.
 
     Returns
     -------
@@ -80,7 +80,8 @@ def measure_places(image: Image, x: F64, y: F64, *, model: PsfModel | None = Non
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     unusable = image.is_masked(UNUSABLE)
     planes = (image.pixels, image.variance)
-    psf = _psf_flux(image, x, y, model)
+    tables = psf or gaussian_tables(image.psf.sigma, image.shape)
+    point = _Flux(*forced_psf_flux(*planes, x, y, psf=tables, unusable=unusable))
     sigma = float(np.hypot(image.psf.sigma, 12.0**-0.5))
     shapes = adaptive_shapes(image.pixels, x, y, psf_sigma=sigma, unusable=unusable)
     aperture = aperture_photometry(*planes, x, y, 2.0 * image.psf.fwhm, unusable=unusable)
@@ -88,7 +89,7 @@ def measure_places(image: Image, x: F64, y: F64, *, model: PsfModel | None = Non
     petrosian = petrosian_photometry(*planes, x, y, unusable=unusable)
     ra, dec = image.wcs.pixel_to_sky(x, y)
     columns: dict[str, Any] = {"x": x, "y": y, "ra": ra, "dec": dec}
-    fluxes = {"psf": psf, "ap": _own(aperture), "kron": _own(kron), "petro": _own(petrosian)}
+    fluxes = {"psf": point, "ap": _own(aperture), "kron": _own(kron), "petro": _own(petrosian)}
     for name, flux in fluxes.items():
         # The variance plane is that of the sky; a source adds its own photons.
         error = np.sqrt(flux.error**2 + np.fmax(flux.counts, 0.0) / image.gain)
@@ -114,26 +115,3 @@ def measure_places(image: Image, x: F64, y: F64, *, model: PsfModel | None = Non
 
 def _own(flux: Photometry) -> _Flux:
     return _Flux(flux.flux, flux.flux_err)
-
-
-def _psf_flux(image: Image, x: F64, y: F64, model: PsfModel | None) -> _Flux:
-    """Return the forced PSF flux, with the PSF's width at each place, to a hundredth."""
-    unusable = image.is_masked(UNUSABLE)
-    flux, error = np.full(x.size, np.nan), np.full(x.size, np.nan)
-    if model is None:
-        steps = np.zeros(x.size, np.int64)
-    else:
-        known = np.isfinite(x) & np.isfinite(y)
-        width = model.sigma_at(np.where(known, x, 0.0), np.where(known, y, 0.0))
-        steps = np.rint(np.log(width / image.psf.sigma) / 0.01).astype(np.int64)
-    for step in np.unique(steps):
-        mine = (steps == step) & np.isfinite(x) & np.isfinite(y)
-        flux[mine], error[mine] = forced_flux(
-            image.pixels,
-            image.variance,
-            x[mine],
-            y[mine],
-            psf_sigma=float(image.psf.sigma * np.exp(0.01 * step)),
-            unusable=unusable,
-        )
-    return _Flux(flux, error)

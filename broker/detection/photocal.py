@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from broker.detection.flags import SourceFlag
 from broker.errors import AlertError
 from broker.imaging.kernels import F64, Bools
 from broker.imaging.wcs import Wcs
@@ -129,7 +130,8 @@ def calibrate(
 def _usable(sources: Any) -> tuple[F64, F64, Any]:
     """Return places of good sources and their rows."""
     counts, error = (sources[n].to_numpy() for n in ("counts", "countsErr"))
-    good = np.flatnonzero((sources["flags"].to_numpy() == 0) & (counts > 7.0 * error))
+    flags = sources["flags"].to_numpy() & ~int(SourceFlag.PSF_FROM_HEADER)
+    good = np.flatnonzero((flags == 0) & (counts > 7.0 * error))
     return sources["x"].to_numpy()[good], sources["y"].to_numpy()[good], good
 
 

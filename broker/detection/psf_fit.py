@@ -112,6 +112,31 @@ def fit_psf(image: Image, *, guess: float = 0.0) -> PsfModel:
     return _fit(image, best[1])
 
 
+def psf_stars(image: Image, model: PsfModel) -> tuple[F64, F64, F64, F64]:
+    """Return the stars that show the PSF.
+
+    Returns
+    -------
+    x, y, flux : NDArray[np.float64], shape (n_stars,)
+        Isolated, unsaturated, as wide as the model says.
+    others : NDArray[np.float64], shape (n_sources, 2)
+        x and y of everything that was detected, these too.
+    """
+    sigma = model.psf.sigma
+    x, y, widths, _, error = _widths(image, sigma)
+    wanted = model.sigma_at(x, y)
+    scale = max(model.scatter / float(np.median(error) * sigma), 1.0) if x.size else 1.0
+    good = np.abs(widths / wanted - 1.0) < np.minimum(_CLIP_SIGMAS * scale * error + 0.02, 0.3)
+    found = detect(
+        image.pixels, image.variance, psf_sigma=sigma, unusable=image.is_masked(UNUSABLE),
+        negative=False,
+    )  # fmt: skip
+    i, j = np.rint(x[good]).astype(np.int64), np.rint(y[good]).astype(np.int64)
+    flux = image.pixels[j, i].astype(np.float64) * 2.0 * np.pi * (sigma**2 + _PIXEL_VARIANCE)
+    others = np.column_stack([found.x, found.y]).astype(np.float64)
+    return x[good], y[good], flux, others
+
+
 def _widths(image: Image, sigma: float) -> tuple[F64, F64, F64, F64, F64]:
     """Return x, y, width, elongation and the width's relative error of isolated sources."""
     unusable = image.is_masked(UNUSABLE)

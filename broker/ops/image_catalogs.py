@@ -39,7 +39,7 @@ def measure_file(path: Path, places: Any, choices: Choices) -> dict[str, Any]:
             number = np.arange(x.size)
         else:
             x, y, number = _inside(got.image, places)
-        table = measure_places(got.image, x, y, model=got.psf)
+        table = measure_places(got.image, x, y, psf=got.tables)
         table = table.add_column(0, "place", pa.array(number, pa.int64()))
         write_table(choices.out / f"{name}-measured{choices.table}", table, units=MEASURED_UNITS)
         rows.append((len(table), table["psfCounts"].null_count, got.scorecard["seeing"]))
