@@ -109,9 +109,8 @@ def draw_exposure(
         bias_level=ccd.bias_level,
     )
     read = _read_raw if settings.camera.is_raw else _read_ideal
-    return read(
-        seed, settings, Drawn(record, visit, static, _NONE, _NOWHERE, 0.0), expected, faults
-    )
+    drawn = Drawn(record, visit, static, _NONE, _NOWHERE, 0.0, movers)
+    return read(seed, settings, drawn, expected, faults)
 
 
 _NONE, _NOWHERE = np.empty(0, np.int64), np.empty((0, 0), np.bool_)

@@ -22,16 +22,16 @@ from broker.units import mag_to_flux
 _DISC = np.array(
     [[0.1205, 0.00817], [0.3268, 0.09472], [0.6844, 0.42055], [1.2794, 0.47656]], dtype=np.float64
 )
-# De Vaucouleurs' profile, brought to 0 between 6 and 8 half-light radii; off by less than 3 % of
-# itself from 0.05 to 1 and 8 % to 4. What is within 0.03 is one Gaussian: no PSF shows more.
+# De Vaucouleurs' profile, brought to 0 between 6 and 8 half-light radii; off by less than 4 % of
+# itself from 0.03 to 4.
 _SPHEROID = np.array(
     [
-        [0.01744, 0.01213],
-        [0.05005, 0.03218],
-        [0.12038, 0.08621],
-        [0.28827, 0.18608],
-        [0.72122, 0.31348],
-        [2.10535, 0.36992],
+        [0.02509, 0.01565],
+        [0.07434, 0.05892],
+        [0.19967, 0.14593],
+        [0.49326, 0.24089],
+        [1.1447, 0.27638],
+        [2.81868, 0.26223],
     ],
     dtype=np.float64,
 )

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from cdshealpix.nested import healpix_to_lonlat
 from scipy.stats import kstest
 
 from broker.catalog.healpix import pixels_of
+from broker.simulation.dust import dust_factor, reddening
 from broker.simulation.settings import DEMO
 from broker.simulation.sky import PATCH_ORDER, _magnitudes, _power_law, draw_patch, positions
 from broker.simulation.streams import generator, noise_key
@@ -131,3 +133,32 @@ def test_a_galaxy_has_one_transient_at_most():
     # By chance another galaxy's supernova lies that near to one nucleus in some thousand.
     assert nuclei.ra.size > 10
     assert inside <= 1
+
+
+def test_dust_reddens_and_follows_the_galaxy():
+    rng = np.random.default_rng(7)
+    ra, dec = rng.uniform(0.0, 360.0, 4_000), np.degrees(np.arcsin(rng.uniform(-1.0, 1.0, 4_000)))
+
+    ebv = reddening(ra, dec)
+
+    b = np.abs(SkyCoord(ra, dec, unit="deg").galactic.b.deg)
+    assert ebv.min() > 0.0
+    assert np.median(ebv[b > 60.0]) < 0.03
+    assert np.median(ebv[b < 10.0]) > 4.0 * np.median(ebv[b > 60.0])
+    factors = [dust_factor(np.array([0.1]), band)[0] for band in "ugrizy"]
+    assert factors == sorted(factors)
+    assert factors[2] == 1.0
+    # 0.1 mag of E(B-V): 3.237 - 2.273 of it between g and r.
+    assert factors[1] == pytest.approx(10.0 ** (-0.4 * 0.0964))
+
+
+def test_galaxies_lie_at_all_angles_and_some_are_spheroids():
+    galaxies = [draw_patch(11, DEMO, p).galaxies for p in range(2_000, 2_040)]
+    angle = np.concatenate([g.angle for g in galaxies])
+    spheroid = np.concatenate([g.is_spheroid for g in galaxies])
+    colour = np.concatenate([g.colour for g in galaxies])
+
+    assert kstest(angle / np.pi, "uniform").pvalue > 0.01
+    error = np.sqrt(0.3 * 0.7 / spheroid.size)
+    assert abs(spheroid.mean() - DEMO.spheroid_share) < 4.0 * error
+    assert colour[spheroid].mean() - colour[~spheroid].mean() == pytest.approx(0.25, abs=0.05)
