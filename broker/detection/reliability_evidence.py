@@ -5,6 +5,7 @@ tenth of a pixel or a slightly wrong width of the PSF would make is no discovery
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,20 +58,28 @@ def surroundings(difference: Difference, peaks: Peaks, fits: Fits) -> Surroundin
     sigma = float(difference.psf_sigma)
     x, y = np.asarray(peaks.x, np.int64), np.asarray(peaks.y, np.int64)
     sign = np.where(peaks.snr < 0.0, -1.0, 1.0)
-    struck = difference.science.is_masked(MaskPlane.COSMIC_RAY)
     around = _around(
-        difference.pixels, difference.variance, difference.unusable, struck, x, y, sign, sigma
+        difference.pixels,
+        difference.variance,
+        difference.unusable,
+        difference.science.mask,
+        np.uint16(MaskPlane.COSMIC_RAY),
+        x,
+        y,
+        sign,
+        sigma,
     )
     steepest, curved = _static_light(difference.star_light, x, y, round(1.5 * sigma))
-    peak = np.abs(fits.flux) / (2.0 * np.pi * sigma**2)
+    widths = difference.width_at(fits.x, fits.y)
+    peak = np.abs(fits.flux) / (2.0 * np.pi * widths**2)
     tiny = np.finfo(np.float64).tiny
     # To first order a shift d adds d · ∇L, a relative change w of the width w σ² ∇²L.
     return Surroundings(
         around[:, 0],
         around[:, 1],
-        np.hypot(fits.x - x, fits.y - y) / sigma,
+        np.hypot(fits.x - x, fits.y - y) / widths,
         np.minimum(peak / np.maximum(steepest, tiny), MOST),
-        np.minimum(peak / np.maximum(sigma**2 * curved, tiny), MOST),
+        np.minimum(peak / np.maximum(widths**2 * curved, tiny), MOST),
         _neighbours(x, y, _CROWD_SIGMAS * sigma),
     )
 
@@ -90,7 +99,8 @@ def _around(
     pixels: F32,
     variance: F32,
     unusable: Bools,
-    struck: Bools,
+    mask: NDArray[np.uint16],
+    struck: Any,
     xs: NDArray[np.int64],
     ys: NDArray[np.int64],
     signs: F64,
@@ -109,7 +119,7 @@ def _around(
                     continue
                 weight = weights[j] * weights[i]
                 total += weight
-                if struck[y, x]:
+                if mask[y, x] & struck:
                     hit += weight
                 if unusable[y, x] or variance[y, x] <= 0.0:
                     continue

@@ -23,6 +23,7 @@ from broker.detection.reliability_report import (
 )
 from broker.detection.training import TrainingSet, calibrate, fit_trees, train, trees_of
 from broker.errors import ConfigError
+from broker.imaging.mask import MaskPlane
 from broker.imaging.psf import GaussianPsf
 
 
@@ -247,7 +248,10 @@ def test_what_lies_around_a_source_is_summed_as_by_hand():
     unusable, struck = rng.random((2, *pixels.shape)) < 0.1
     x, y, sign, sigma = np.array([25, 2, 49]), np.array([20, 39, 0]), np.array([1.0, -1, 1]), 2.0
 
-    own = _around(pixels, variance, unusable, struck, x, y, sign, sigma)
+    bit = np.uint16(MaskPlane.COSMIC_RAY)
+    mask = np.where(struck, bit | np.uint16(MaskPlane.BAD), np.uint16(MaskPlane.BAD))
+
+    own = _around(pixels, variance, unusable, mask, bit, x, y, sign, sigma)
 
     line_y, line_x = np.mgrid[:40, :50]
     for k in range(3):
