@@ -1,4 +1,7 @@
-"""The catalogue entries in a box, a polygon or a coverage map."""
+"""Parts of the sky: a box, a polygon, a coverage map; and the catalogue entries in them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +14,31 @@ from broker.catalog.partition import Rows
 from broker.errors import AlertError
 from broker.units import ARCSEC_PER_DEG, separation_arcsec
 
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the sky.
+
+    Parameters
+    ----------
+    first, end : NDArray[np.uint64], shape (n_ranges,)
+        Ranges of pixels of order 29 that hold it, some a little outside it; sorted, apart.
+    contains : callable (ra, dec) -> NDArray[np.bool_]
+        Says which positions [deg] of those pixels are in it.
+    """
+
+    first: Pixels
+    end: Pixels
+    contains: Callable[[Floats, Floats], NDArray[np.bool_]]
+
+
+def region_search(rows: Rows, region: Region) -> pa.Table:
+    """Return a catalogue's entries in a region: `id`, `ra`, `dec`, attached columns, by id."""
+    row = rows_in_pixels(rows, region.first, region.end)
+    row = row[region.contains(rows.ra[row], rows.dec[row])]
+    return rows.entries.take(pa.array(row[np.argsort(rows.rank[row])]))
+
+
 _FARTHEST_CORNER_IN_SIDES = 1.3
 """No point of a pixel is farther from its centre, in pixel sides; 1.16 at the poles of order 0."""
 
@@ -18,22 +46,15 @@ _MOST_CELLS = 2000
 _BASE: Pixels = np.arange(12, dtype=np.uint64)
 
 
-def box_search(rows: Rows, ra: tuple[float, float], dec: tuple[float, float]) -> pa.Table:
-    """Return the entries between two right ascensions and two declinations.
+def box(ra: tuple[float, float], dec: tuple[float, float]) -> Region:
+    """Return what is between two right ascensions and two declinations; limits are in.
 
     Parameters
     ----------
-    rows : Rows
-        The catalogue.
     ra : tuple of float
         From the first eastwards to the second: (350, 10) passes 0; (0, 360) is all. [deg]
     dec : tuple of float
         From south to north. [deg]
-
-    Returns
-    -------
-    pa.Table
-        `id`, `ra`, `dec` and the attached columns, by id. Limits are in.
 
     Raises
     ------
@@ -42,10 +63,11 @@ def box_search(rows: Rows, ra: tuple[float, float], dec: tuple[float, float]) ->
     """
     if not (min(ra) >= 0.0 and max(ra) <= 360.0 and -90.0 <= dec[0] <= dec[1] <= 90.0):
         raise AlertError(f"no box has RA {ra} and Dec {dec}: 0 to 360, and -90 to 90 northwards")
-    row = rows_in_pixels(rows, *_pixels_in_box(ra, dec))
-    north = rows.dec[row]
-    inside = _between(rows.ra[row], ra) & (north >= dec[0]) & (north <= dec[1])
-    return _by_id(rows, row[inside])
+
+    def contains(at_ra: Floats, at_dec: Floats) -> NDArray[np.bool_]:
+        return _between(at_ra, ra) & (at_dec >= dec[0]) & (at_dec <= dec[1])
+
+    return Region(*_pixels_in_box(ra, dec), contains)
 
 
 def _width(ra: tuple[float, float]) -> float:
@@ -93,20 +115,13 @@ def _may_touch(
     return in_ra & (there_dec >= dec[0] - reach) & (there_dec <= dec[1] + reach)
 
 
-def polygon_search(rows: Rows, ra: ArrayLike, dec: ArrayLike) -> pa.Table:
-    """Return the entries in a polygon whose sides are great circles.
+def polygon(ra: ArrayLike, dec: ArrayLike) -> Region:
+    """Return what is in a polygon whose sides are great circles.
 
     Parameters
     ----------
-    rows : Rows
-        The catalogue.
     ra, dec : array_like, shape (n_corners,)
         Its corners, at least three, in either sense of turning; it need not be convex. [deg]
-
-    Returns
-    -------
-    pa.Table
-        `id`, `ra`, `dec` and the attached columns, by id.
 
     Raises
     ------
@@ -116,7 +131,7 @@ def polygon_search(rows: Rows, ra: ArrayLike, dec: ArrayLike) -> pa.Table:
 
     Notes
     -----
-    Great circles are straight lines on the tangent plane of the middle, so an entry is in if a
+    Great circles are straight lines on the tangent plane of the middle, so a position is in if a
     line from it crosses the sides an odd number of times.
     """
     ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
@@ -129,12 +144,20 @@ def polygon_search(rows: Rows, ra: ArrayLike, dec: ArrayLike) -> pa.Table:
     reach = separation_arcsec(middle_ra, middle_dec, ra, dec).max()
     if length < 1e-9 or reach > 80.0 * ARCSEC_PER_DEG:
         raise AlertError("the polygon is too large: it must fit into a circle of 80 deg")
-    row = rows_in_pixels(rows, *pixels_in_cone(middle_ra, middle_dec, float(reach)))
     corners = _tangent(vectors, middle_ra, middle_dec)
-    there = _vectors(rows.ra[row], rows.dec[row])
-    before = middle @ there > 0.0
-    row, there = row[before], there[:, before]
-    return _by_id(rows, row[_inside(_tangent(there, middle_ra, middle_dec), corners)])
+
+    def contains(at_ra: Floats, at_dec: Floats) -> NDArray[np.bool_]:
+        there = _vectors(at_ra, at_dec)
+        inside = middle @ there > 0.0
+        inside[inside] = _inside(_tangent(there[:, inside], middle_ra, middle_dec), corners)
+        return inside
+
+    return Region(*pixels_in_cone(middle_ra, middle_dec, float(reach)), contains)
+
+
+def covered(coverage: Coverage) -> Region:
+    """Return a coverage, as of a MOC file, as a region."""
+    return Region(coverage.first, coverage.end, coverage.contains)
 
 
 def _vectors(ra: Floats, dec: Floats) -> Floats:
@@ -167,12 +190,3 @@ def _inside(points: Floats, corners: Floats) -> NDArray[np.bool_]:
         crosses = (y0 > y) != (y1 > y)
         inside ^= crosses & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
     return inside
-
-
-def coverage_search(rows: Rows, coverage: Coverage) -> pa.Table:
-    """Return the entries in a coverage, as of a MOC file; `id`, `ra`, `dec`, attached, by id."""
-    return _by_id(rows, rows_in_pixels(rows, coverage.first, coverage.end))
-
-
-def _by_id(rows: Rows, row: NDArray[np.int64]) -> pa.Table:
-    return rows.entries.take(pa.array(row[np.argsort(rows.rank[row])]))

@@ -7,6 +7,7 @@ import click
 
 from broker.cli.main import load
 from broker.cli.output import emit_json, emit_record, emit_rows, json_option
+from broker.cli.region import region_of, region_options
 
 if TYPE_CHECKING:
     from broker.catalog.partition import Rows
@@ -180,9 +181,7 @@ def _rows(config: "Config", name: str) -> "Rows":
 @command.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name")
 @click.option("--cone", type=float, nargs=3, help="RA, Dec [deg] and radius [arcsec].")
-@click.option("--box", type=float, nargs=4, help="RA from, to, Dec from, to. [deg]")
-@click.option("--polygon", type=float, nargs=2, multiple=True, help="RA and Dec of a corner. [deg]")
-@click.option("--moc", type=_FILE, help="A coverage map: FITS or JSON file.")
+@region_options
 @click.option("--out", type=click.Path(path_type=Path), help=".csv, .parquet, .vot, .ecsv, .fits")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows shown.")
 @json_option
@@ -203,22 +202,13 @@ def search(
     Example: broker catalog search reference --cone 150.1 -2.2 30
     """
     from broker.catalog.cone import cone_search
-    from broker.catalog.coverage import read_coverage
-    from broker.catalog.regions import box_search, coverage_search, polygon_search
+    from broker.catalog.regions import region_search
     from broker.catalog.table_files import write_table
 
     if sum(bool(given) for given in (cone, box, polygon, moc)) != 1:
         raise click.UsageError("give one of --cone, --box, --polygon and --moc")
     rows = _rows(load(ctx), name)
-    if cone:
-        found = cone_search(rows, *cone)
-    elif box:
-        found = box_search(rows, box[:2], box[2:])
-    elif polygon:
-        found = polygon_search(rows, *zip(*polygon, strict=True))
-    else:
-        assert moc is not None  # noqa: S101 - one of four is given
-        found = coverage_search(rows, read_coverage(moc))
+    found = cone_search(rows, *cone) if cone else region_search(rows, region_of(box, polygon, moc))
     if out:
         write_table(found, out)
         click.echo(f"{found.num_rows} entries in {out}", err=True)

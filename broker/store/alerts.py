@@ -7,7 +7,7 @@ batch that is repeated, or comes late, replaces cells by equal ones and hides no
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from broker.alerts.columns import CUTOUTS
+from broker.catalog.regions import Region
 from broker.errors import ConfigError
 from broker.store import keys
 from broker.store.layouts import STAMP, Shared
@@ -131,14 +132,46 @@ class AlertStore:
         list of dict
             As of `alert`, with `separation` in arcsec.
         """
-        newest = self._newest_in_cone(ra, dec, radius_arcsec)
-        found = sorted(newest.values())
+        ranges = keys.cone_ranges(ra, dec, radius_arcsec, keys.SKY_ORDER)
+
+        def near(there_ra: float, there_dec: float) -> float | None:
+            separation = float(separation_arcsec(ra, dec, there_ra, there_dec))
+            return separation if separation <= radius_arcsec else None
+
+        found = sorted(self._newest(ranges, near).values())
         rows = self._get_alerts([key for _, key in found])
         return [
             {**self._record(rows[key]), "separation": separation}
             for separation, key in found
             if key in rows
         ]
+
+    def region(self, region: Region, *, limit: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the objects in a part of the sky, each by its newest alert there.
+
+        Parameters
+        ----------
+        region : Region
+            A box, a polygon or a coverage.
+        limit : int
+            At most so many.
+
+        Returns
+        -------
+        list of dict
+            As of `alert`, by survey and object.
+        int
+            How many there are in all.
+        """
+        ranges = keys.merged_ranges(region.first, region.end, keys.SKY_ORDER)
+
+        def inside(ra: float, dec: float) -> float | None:
+            return 0.0 if region.contains(np.array([ra]), np.array([dec]))[0] else None
+
+        newest = self._newest(ranges, inside)
+        chosen = [newest[thing][1] for thing in sorted(newest)[:limit]]
+        rows = self._get_alerts(chosen)
+        return [self._record(rows[key]) for key in chosen if key in rows], len(newest)
 
     def night(self, night: str) -> Iterator[dict[str, Any]]:
         """Yield the alerts observed in a night (`YYYYMMDD`), as of `alert`, in no order.
@@ -215,19 +248,24 @@ class AlertStore:
         ]
         return record
 
-    def _newest_in_cone(
-        self, ra: float, dec: float, radius_arcsec: float
+    def _newest(
+        self,
+        ranges: Sequence[tuple[int, int]],
+        separation_of: Callable[[float, float], float | None],
     ) -> dict[tuple[str, str], tuple[float, bytes]]:
-        """Return separation and alert key of the newest alert of each object in a cone."""
+        """Return separation and alert key of the newest alert of each object in ranges of pixels.
+
+        `separation_of` says how far a place [deg] is; None if it is not asked for.
+        """
         newest: dict[tuple[str, str], tuple[float, bytes]] = {}
         times: dict[tuple[str, str], bytes] = {}
-        for first, end in keys.cone_ranges(ra, dec, radius_arcsec, keys.SKY_ORDER):
+        for first, end in ranges:
             for key, row in self._sky.scan(*keys.pixel_range(first, end), first_cell=True):
                 ((column, value),) = row.items()
-                separation = float(separation_arcsec(ra, dec, *_PLACE.unpack_from(value)))
+                separation = separation_of(*_PLACE.unpack_from(value))
                 thing = keys.split_sky_key(key)[1:]
                 # Qualifiers are times, the newest first.
-                if separation <= radius_arcsec and column < times.get(thing, b"~"):
+                if separation is not None and column < times.get(thing, b"~"):
                     times[thing] = column
                     newest[thing] = (separation, value[_PLACE.size :])
         return newest

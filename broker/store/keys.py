@@ -118,8 +118,14 @@ def pixels(ra: ArrayLike, dec: ArrayLike, order: int) -> NDArray[np.int64]:
 
 def cone_ranges(ra: float, dec: float, radius_arcsec: float, order: int) -> list[tuple[int, int]]:
     """Return ranges of pixels that cover a cone: first, and the one after the last; merged."""
+    return merged_ranges(*pixels_in_cone(ra, dec, radius_arcsec), order)
+
+
+def merged_ranges(
+    first: NDArray[np.uint64], end: NDArray[np.uint64], order: int
+) -> list[tuple[int, int]]:
+    """Return ranges of pixels of an order that hold sorted ranges of pixels of order 29."""
     shift = 2 * (FINEST_ORDER - order)
-    first, end = pixels_in_cone(ra, dec, radius_arcsec)
     low = [int(p) >> shift for p in first]
     high = [((int(p) - 1) >> shift) + 1 for p in end]
     merged: list[tuple[int, int]] = []

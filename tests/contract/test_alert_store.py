@@ -7,6 +7,9 @@ import pyarrow as pa
 import pytest
 
 from broker.alerts.columns import CANONICAL, SCALARS
+from broker.catalog.coverage import coverage_of_cells
+from broker.catalog.healpix import pixels_of
+from broker.catalog.regions import box, covered, polygon
 from broker.errors import ConfigError
 from broker.store.alerts import AlertStore
 from broker.types import Coordinate
@@ -311,6 +314,31 @@ def test_an_object_on_the_border_of_two_pixels_is_one(store, put, survey):
     got = [r for r in store.cone(30.006, -5.0, 60.0) if r["survey"] == survey]
 
     assert [r["diaSourceId"] for r in got] == ["399"]
+
+
+def test_a_region_has_the_newest_alert_of_each_object_inside(store, put, survey):
+    rng = np.random.default_rng(7)
+    ra = np.append(rng.uniform(140.0, 142.0, 40), 141.0)
+    dec = np.append(rng.uniform(60.0, 61.0, 40), 61.5)
+    put([Alert(f"r{k}", f"r{k}", ra=ra[k], dec=dec[k]) for k in range(41)])
+    put([Alert("r0-new", "r0", ra=ra[0], dec=dec[0], mjd=MJD + 1.0)])
+    areas = (
+        (box((140.5, 141.5), (60.2, 60.8)), (ra - 140.5) * (141.5 - ra)),
+        (polygon([140.0, 142.0, 141.0], [60.0, 60.0, 61.0]), None),
+        (covered(coverage_of_cells(pixels_of(ra[:1], dec[:1], 8), 8)), None),
+    )
+    for region, between in areas:
+        inside = region.contains(ra, dec)
+        if between is not None:
+            np.testing.assert_array_equal(inside, (between >= 0) & (dec >= 60.2) & (dec <= 60.8))
+        got, total = store.region(region, limit=1000)
+        mine = [row for row in got if row["survey"] == survey]
+        expected = sorted(f"r{k}" for k in np.flatnonzero(inside))
+        assert [row["diaObjectId"] for row in mine] == expected
+        assert total == len(got) >= len(expected) >= 1
+        newest = {row["diaObjectId"]: row["diaSourceId"] for row in mine}
+        assert newest.get("r0", "r0-new") == "r0-new"
+        assert len(store.region(region, limit=1)[0]) == 1
 
 
 def test_surveys_do_not_meet_in_a_cone(store, tables, store_run, put, survey):

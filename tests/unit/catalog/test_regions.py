@@ -13,9 +13,10 @@ from broker.catalog.healpix import centres, pixel_side_arcsec, pixels_of
 from broker.catalog.partition import Rows, sort_rows
 from broker.catalog.regions import (
     _FARTHEST_CORNER_IN_SIDES,
-    box_search,
-    coverage_search,
-    polygon_search,
+    box,
+    covered,
+    polygon,
+    region_search,
 )
 from broker.errors import AlertError
 from broker.units import separation_arcsec
@@ -64,7 +65,7 @@ def test_a_box_is_what_a_comparison_of_all_entries_gives(rows, ra, dec):
     in_ra |= abs(east - west) == 360.0
     expected = ids_of(rows, in_ra & (rows.dec >= south) & (rows.dec <= north))
 
-    assert box_search(rows, ra, (south, north)).column("id").to_pylist() == expected
+    assert region_search(rows, box(ra, (south, north))).column("id").to_pylist() == expected
 
 
 @pytest.mark.parametrize("ra", [0.0, 45.0, 200.0, 359.0])
@@ -81,7 +82,7 @@ def test_a_convex_polygon_is_where_all_sides_turn_the_same_way(rows, ra, dec):
     turn = np.sign(vectors.sum(axis=0) @ np.cross(vectors[0], vectors[1]))
     expected = ids_of(rows, (turn * sides > 0.0).all(axis=0))
 
-    found = polygon_search(rows, corners.ra.deg, corners.dec.deg)
+    found = region_search(rows, polygon(corners.ra.deg, corners.dec.deg))
 
     assert len(expected) > 500
     assert found.column("id").to_pylist() == expected
@@ -93,7 +94,7 @@ def test_a_polygon_with_a_notch_is_the_hull_without_the_notch(rows):
     cut = [notch[2], notch[3], notch[4]]
 
     found = [
-        set(polygon_search(rows, *np.array(p).T).column("id").to_pylist())
+        set(region_search(rows, polygon(*np.array(p).T)).column("id").to_pylist())
         for p in (notch, hull, cut)
     ]
 
@@ -106,18 +107,18 @@ def test_a_coverage_holds_the_entries_of_its_cells(rows):
     cells = np.array([3, 500, 767])
     expected = ids_of(rows, np.isin(pixels_of(rows.ra, rows.dec, 3), cells))
 
-    found = coverage_search(rows, coverage_of_cells(cells, 3))
+    found = region_search(rows, covered(coverage_of_cells(cells, 3)))
 
     assert found.column("id").to_pylist() == expected
     assert found.column_names == ["id", "ra", "dec"]
 
 
-def test_regions_that_cannot_be_are_refused(rows):
+def test_regions_that_cannot_be_are_refused():
     with pytest.raises(AlertError, match="no box"):
-        box_search(rows, (0.0, 10.0), (10.0, 0.0))
+        box((0.0, 10.0), (10.0, 0.0))
     with pytest.raises(AlertError, match="no box"):
-        box_search(rows, (-1.0, 10.0), (0.0, 10.0))
+        box((-1.0, 10.0), (0.0, 10.0))
     with pytest.raises(AlertError, match="three or more corners"):
-        polygon_search(rows, [0.0, 10.0], [0.0, 1.0])
+        polygon([0.0, 10.0], [0.0, 1.0])
     with pytest.raises(AlertError, match="too large"):
-        polygon_search(rows, [0.0, 120.0, 240.0], [0.0, 0.0, 0.0])
+        polygon([0.0, 120.0, 240.0], [0.0, 0.0, 0.0])
