@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from broker.api.errors import ApiError
 from broker.api.formats import json_response
+from broker.api.own_objects import forced_fluxes, retraction_of
 from broker.api.pages import page_of
 from broker.api.questions import (
     EXAMPLE_OBJECT,
@@ -73,13 +74,16 @@ def read_object(
     survey: SurveyName,
     objectId: ObjectName,  # noqa: N803  # parameters have wire names
 ) -> Response:
-    """Return an object: what is said of it as a whole, and its alerts, oldest first."""
+    """Return an object: what is said of it as a whole, and its alerts, oldest first.
+
+    `isRetracted` tells that a reprocessing found none of its sources any more.
+    """
     alerts = sources.object(survey, objectId)
+    about = {**summary(alerts), **retraction_of(sources, survey, objectId)}
     if shape.form == "json" and shape.columns is None:
-        whole = {**summary(alerts), "data": [nested_row(alert) for alert in alerts]}
-        return json_response(whole)
+        return json_response({**about, "data": [nested_row(alert) for alert in alerts]})
     rows = [flat_row(alert) for alert in alerts]
-    return shape.answer(rows, name=f"{survey}-{objectId}", around=summary(alerts))
+    return shape.answer(rows, name=f"{survey}-{objectId}", around=about)
 
 
 @router.post("/objects")
@@ -148,14 +152,17 @@ def history_rows(sources: Sources, alerts: list[Alert]) -> list[Row]:
     """Return every epoch of an object, oldest first: stored alerts, and what its packets tell.
 
     The newest packet that can be had tells of detections before the broker's time, of forced
-    fluxes and of upper limits. An epoch that an alert tells of is there once, as the alert.
+    fluxes and of upper limits; of our own images, forced fluxes are known up to the last visit.
+    An epoch that an alert tells of is there once, as the alert.
     """
     rows = [_epoch_of_alert(alert) for alert in alerts]
     known = {(row["band"], round(row["midpointMjdTai"] * 864_000 / 2)) for row in rows}
-    for entry in _told(sources, alerts):
+    forced = [{**row, "kind": "forced"} for row in forced_fluxes(sources, alerts)]
+    for entry in (*_told(sources, alerts), *forced):
         tick = round(entry["midpointMjdTai"] * 864_000 / 2)
         if not known & {(entry["band"], tick + d) for d in (-1, 0, 1)}:
             rows.append(_epoch_of_entry(entry))
+            known.add((entry["band"], tick))
     return sorted(rows, key=lambda row: row["midpointMjdTai"])
 
 

@@ -5,8 +5,9 @@ Only the images query writes here.
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -172,6 +173,8 @@ class DetectorRow:
         The set of templates it was compared with; a repeat uses the same.
     calibration_set : str
         The master calibrations that took the detector's signature out; empty if there was none.
+    scorecard : mapping
+        How good the image is, with its flags; empty if it could not be judged.
     """
 
     visit: int
@@ -183,6 +186,7 @@ class DetectorRow:
     first: Coordinate | None = None
     template_version: str = ""
     calibration_set: str = ""
+    scorecard: Mapping[str, Any] = field(default_factory=dict)
 
 
 class DetectorStore:
@@ -262,6 +266,7 @@ def _detector_cells(row: DetectorRow) -> Iterator[tuple[bytes, Row, int]]:
         "first": None if row.first is None else str(row.first),
         "templateVersion": row.template_version,
         "calibrationSet": row.calibration_set,
+        "scorecard": dict(row.scorecard),
     }
     yield key, {_STATE: json.dumps(state).encode()}, _RANKS[row.status]
     for at, came_to in row.origins:
@@ -287,4 +292,5 @@ def _detector(key: bytes, row: Row) -> DetectorRow:
         template_version=state["templateVersion"],
         # Rows of before there were raw images have none.
         calibration_set=state.get("calibrationSet", ""),
+        scorecard=state.get("scorecard", {}),
     )

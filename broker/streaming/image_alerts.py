@@ -20,6 +20,7 @@ from broker.alerts.packet import encode_sim
 from broker.detection.associate import RADIUS_ARCSEC, associate, merged_objects
 from broker.detection.flags import SourceFlag
 from broker.errors import ServiceError
+from broker.imaging.wcs import Wcs
 from broker.store.forced import FORCED_SOURCES
 from broker.store.objects import DONE, FAILED, NO_TEMPLATE, OBJECT_PIXEL, DetectorRow
 from broker.streaming.image_forced import ForcedPhotometry
@@ -138,7 +139,7 @@ def associate_images(
         before = FORCED_SOURCES.empty_table()
         if forced is not None:
             forced.record(outcome.coordinate, footprint, found, known)
-            before = forced.history(footprint, found, days=HISTORY_DAYS, without=to_come)
+            before = forced.history(footprint, found, days=HISTORY_DAYS)
         result.append(
             Associated(outcome.coordinate, outcome.timestamp_ms, footprint, found, history, before)
         )
@@ -294,17 +295,19 @@ def alert_record(
 def mean_position(sources: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """Return the mean of diaSources' positions, weighted by their errors. [deg]
 
-    Offsets from the last position are averaged, east on the sky, so RA 0 and the poles are no
-    special places within the arcsec that an object spans.
+    Offsets from the last position are averaged on the plane that touches the sky there, so RA 0
+    and the poles are no special places.
     """
     ra, dec, ra_err, dec_err = (
         np.array([s[name] for s in sources], dtype=np.float64)
         for name in ("ra", "dec", "raErr", "decErr")
     )
-    shrink = np.cos(np.radians(dec[-1]))
-    east = (np.mod(ra - ra[-1] + 180.0, 360.0) - 180.0) * shrink
-    ra_mean = ra[-1] + np.average(east, weights=ra_err**-2.0) / max(shrink, 1e-9)
-    return float(ra_mean % 360.0), float(np.average(dec, weights=dec_err**-2.0))
+    plane = Wcs.from_scale(ra[-1], dec[-1], scale_arcsec=1.0, crpix=(0.0, 0.0))
+    x, y = plane.sky_to_pixel(ra, dec)
+    mean = plane.pixel_to_sky(
+        np.average(x, weights=ra_err**-2.0), np.average(y, weights=dec_err**-2.0)
+    )
+    return float(mean[0]), float(mean[1])
 
 
 def image_dead_letter(outcome: ImageOutcome, value: bytes | None) -> Message:
@@ -364,4 +367,5 @@ def detector_row(
         outcome.coordinate,
         outcome.template_version,
         outcome.calibration_set,
+        outcome.scorecard,
     )

@@ -6,7 +6,6 @@ places are those at which association saw them. Each flux is recorded once; a re
 visit that moves an object's place, changes none that is there.
 """
 
-from collections.abc import Collection
 from typing import Protocol
 
 import numpy as np
@@ -90,15 +89,11 @@ class ForcedPhotometry:
         }
         self._store.record(pa.table(columns, schema=FORCED_SOURCES), pixels[good])
 
-    def history(
-        self,
-        footprint: Footprint,
-        sources: pa.Table,
-        *,
-        days: float,
-        without: Collection[tuple[int, int]],
-    ) -> pa.Table:
+    def history(self, footprint: Footprint, sources: pa.Table, *, days: float) -> pa.Table:
         """Return the forced fluxes of an image's objects in visits strictly before it.
+
+        Images of the batch that are still to come are later, so what a first attempt recorded of
+        them is not told.
 
         Parameters
         ----------
@@ -107,8 +102,6 @@ class ForcedPhotometry:
             Its diaSources with `diaObjectId` and `objectPixel`.
         days : float
             How far back. [d]
-        without : collection of (int, int)
-            Visits and detectors that are still to come: a first attempt may have been there.
         """
         there = sources.filter(pc.is_valid(sources[OBJECT_PIXEL]))
         names = (there[name].to_pylist() for name in ("diaObjectId", OBJECT_PIXEL))
@@ -116,9 +109,7 @@ class ForcedPhotometry:
         found = self._store.of_objects(
             sorted(set(zip(*names, strict=True))), start=time - days, end=time
         )
-        images = zip(found["visit"].to_pylist(), found["detector"].to_pylist(), strict=True)
-        mask = [at not in without and at[0] != footprint.visit for at in images]
-        return found.filter(pa.array(mask, pa.bool_()))
+        return found.filter(pc.not_equal(found["visit"], footprint.visit))
 
     def drop(self, coordinate: Coordinate) -> None:
         """Let go what was measured on: the image's fluxes are recorded."""

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from broker.errors import ConfigError
+from broker.store.forced import FORCED_SOURCES, ForcedStore, dia_forced_source_ids
 from broker.store.objects import (
     DONE,
     FAILED,
@@ -13,6 +14,7 @@ from broker.store.objects import (
     DetectorRow,
     DetectorStore,
 )
+from broker.store.retractions import Retraction, RetractionStore
 from broker.types import Coordinate
 
 
@@ -101,6 +103,78 @@ def test_a_cone_across_ra_zero_and_over_the_pole_is_whole(tables, store_run):
     assert ids(store.around(90.0, 90.0, 0.01)) == [9, 10] or ids(
         store.around(90.0, 90.0, 0.01)
     ) == [10, 9]
+
+
+def retraction(source, *, time=61_000.0, is_retracted=True, thing=1):
+    return Retraction(thing, source, time, "not found", "v2", "1.0", is_retracted)
+
+
+def test_a_withdrawn_source_is_left_out_but_not_deleted_and_comes_back(tables, store_run, place):
+    store = AssociationStore(tables, store_run)
+    store.put(sources((1, 1, 100.0, *place, 1.0), (2, 2, 100.0, *place, 2.0)))
+    rows = store.around(*place, 0.01)
+
+    store.mark(rows.slice(0, 1), [retraction(1)])
+    store.put(rows)  # a repeat of the image does not lift it
+
+    assert ids(store.around(*place, 0.01)) == [2]
+    whole = store.around(*place, 0.01, with_retracted=True)
+    assert whole["isRetracted"].to_pylist() == [True, False]
+
+    store.mark(rows.slice(0, 1), [retraction(1, time=61_001.0, is_retracted=False)])
+    store.mark(rows.slice(0, 1), [retraction(1)])  # an older one, once more
+    assert ids(store.around(*place, 0.01)) == [1, 2]
+
+
+def test_of_two_marks_on_one_thing_the_later_counts(tables, store_run, visit):
+    store = RetractionStore(tables, store_run)
+    marks = [retraction(source, thing=visit) for source in (None, 7, 5)]
+    store.put(marks)
+    store.put([retraction(7, thing=visit, time=61_001.0, is_retracted=False)])
+    store.put(marks)
+
+    got = store.of_object(visit)
+
+    assert [(m.dia_source_id, m.is_retracted) for m in got] == [(None, True), (5, True), (7, False)]
+    assert store.of_object(visit + 1) == []
+
+
+def fluxes(thing, *rows):
+    """A table of (visit, detector, mjd, flux) at one object."""
+    visits, detectors, times, flux = map(list, zip(*rows, strict=True))
+    named = [
+        dia_forced_source_ids([thing], v, d)[0] for v, d in zip(visits, detectors, strict=True)
+    ]
+    n = len(rows)
+    columns = [named, [thing] * n, visits, detectors, times, [1.0] * n, [2.0] * n]
+    columns += [flux, [0.5] * n, ["r"] * n]
+    return pa.table(dict(zip(FORCED_SOURCES.names, columns, strict=True)), schema=FORCED_SOURCES)
+
+
+def test_forced_fluxes_come_by_object_in_the_order_of_time(tables, store_run, visit):
+    store, pixel = ForcedStore(tables, store_run), np.full(3, 77)
+    first = fluxes(visit, (3, 0, 61_440.5, 3.0), (1, 0, 60_900.0, 1.0), (2, 1, 60_926.5, 2.0))
+    assert store.record(first, pixel) == 3
+    store.record(fluxes(visit + 1, (1, 0, 60_900.0, 9.0)), pixel[:1])
+
+    got = store.of_objects([(visit, 77), (visit + 2, 77)])
+
+    assert got.schema == FORCED_SOURCES
+    assert got["psfFlux"].to_pylist() == [1.0, 2.0, 3.0]
+    window = store.of_objects([(visit, 77)], start=60_900.5, end=61_440.5)
+    assert window["visit"].to_pylist() == [2]
+    assert store.of_objects([(visit, 78)]).num_rows == 0
+    assert store.of_objects([(visit, 78)], start=60_000.0, end=61_000.0).num_rows == 0
+
+
+def test_a_forced_flux_is_recorded_once(tables, store_run, visit):
+    store, pixel = ForcedStore(tables, store_run), np.full(2, 77)
+    store.record(fluxes(visit, (1, 0, 61_000.0, 1.0)), pixel[:1])
+
+    n_new = store.record(fluxes(visit, (1, 0, 61_000.0, 5.0), (1, 2, 61_000.0, 6.0)), pixel)
+
+    assert n_new == 1
+    assert store.of_objects([(visit, 77)])["psfFlux"].to_pylist() == [1.0, 6.0]
 
 
 def at(offset):

@@ -14,12 +14,15 @@ from broker.imaging.templates import TemplateStore
 from broker.simulation.observatory import make_templates, simulate_night, template_version
 from broker.simulation.settings import TEST
 from broker.store.audit import audit
+from broker.store.forced import ForcedStore
 from broker.store.ledger import Ledger
 from broker.store.memory import MemoryTables
 from broker.store.objects import AssociationStore, DetectorStore
 from broker.store.tables import create_tables
 from broker.streaming import images
 from broker.streaming.image_alerts import alert_messages, associate_images
+from broker.streaming.image_differences import DifferenceFiles
+from broker.streaming.image_forced import ForcedPhotometry
 from broker.streaming.image_steps import ImageMessage, NightVersions, process_image
 from broker.streaming.query import checkpoint_path
 from broker.topics.publish import read_all, read_dead_letters
@@ -124,6 +127,11 @@ def test_images_become_alerts_once_and_each_message_is_accounted_for(
         assert before["diaObjectId"] == r["diaSource"]["diaObjectId"] == before["diaSourceId"]
         assert before["midpointMjdTai"] < r["diaSource"]["midpointMjdTai"]
         assert r["diaObject"]["nDiaSources"] == 2
+        (forced,) = r["prvDiaForcedSources"]
+        assert forced["diaObjectId"] == before["diaObjectId"]
+        assert forced["visit"] == before["visit"]
+        # The same pixels at the same place: the fit's flux and the forced one are one number.
+        assert forced["psfFlux"] == pytest.approx(before["psfFlux"], rel=0.02)
     assert {a.header("image") for a in alerts} <= {
         b"%s/0/0" % topic.encode(),
         b"%s/1/3" % topic.encode(),
@@ -152,6 +160,12 @@ def test_images_become_alerts_once_and_each_message_is_accounted_for(
     assert (row.stored, row.duplicates, row.no_template, row.missing) == (3, 1, 0, 0)
 
 
+def objects_of(stored):
+    """Object and pixel of stored diaSources, each once."""
+    pairs = zip(stored["diaObjectId"].to_pylist(), stored["objectPixel"].to_pylist(), strict=True)
+    return sorted(set(pairs))
+
+
 def crash_once_after(monkeypatch, owner, name, *, does_it=True):
     """Let a step raise when it is next done, or instead of being done; return when it has."""
     original = getattr(owner, name)
@@ -169,7 +183,7 @@ def crash_once_after(monkeypatch, owner, name, *, does_it=True):
 
 
 def test_a_crash_between_any_two_steps_of_a_batch_changes_nothing(
-    spark, stack, run, kafka_topics, hbase_tables, sky, monkeypatch
+    spark, stack, run, kafka_topics, hbase_tables, sky, monkeypatch, tmp_path
 ):
     config = dataclasses.replace(stack, run=run.name)
     messages, templates = sky
@@ -181,6 +195,8 @@ def test_a_crash_between_any_two_steps_of_a_batch_changes_nothing(
     coordinates = kafka_topics.send(topic, [*messages["r"], *messages["g"]])
 
     steps = [
+        (images.AssociationStore, "put", {}),
+        (images.ForcedStore, "record", {}),
         (images, "write_messages", {"does_it": False}),
         (images, "write_messages", {}),
         (images.DetectorStore, "put", {}),
@@ -197,19 +213,22 @@ def test_a_crash_between_any_two_steps_of_a_batch_changes_nothing(
     # What the same steps make of the same images without Spark and without a crash.
     memory = MemoryTables()
     create_tables(memory, run)
+    differences = DifferenceFiles(tmp_path)
+    forced = ForcedPhotometry(ForcedStore(memory, run), differences)
     outcomes = [
         process_image(
             ImageMessage(at, message.value, 0),
             templates=store,
             versions=NightVersions(store),
             detectors=DetectorStore(memory, run),
+            differences=differences,
         )
         for at, message in zip(coordinates, [*messages["r"], *messages["g"]], strict=True)
     ]
     cutouts = {outcome.coordinate: outcome.cutouts for outcome in outcomes}
     expected = {
         m.value
-        for one in associate_images(outcomes, store=AssociationStore(memory, run))
+        for one in associate_images(outcomes, store=AssociationStore(memory, run), forced=forced)
         for m in alert_messages(one, cutouts[one.coordinate])
     }
     published = Counter(m.value for m in read_all(kafka_topics, run.alerts_topic("sim")))
@@ -219,6 +238,13 @@ def test_a_crash_between_any_two_steps_of_a_batch_changes_nothing(
     place = outcomes[0].footprint
     stored = AssociationStore(hbase_tables, run).around(place.ra, place.dec, 0.1)
     assert stored.num_rows == len(set(stored["diaSourceId"].to_pylist())) == len(expected)
+    objects = objects_of(stored)
+    fluxes = ForcedStore(hbase_tables, run).of_objects(objects)
+    assert fluxes.equals(ForcedStore(memory, run).of_objects(objects))
+    # Every visit of a place but perhaps those before the object began.
+    assert fluxes.num_rows > stored.num_rows
+    assert any(decode_sim(packet)["prvDiaForcedSources"] for packet in published)
+    assert not list(config.run_path("differences").glob("*"))
     result = audited(config, kafka_topics, hbase_tables)
     assert result.problems == ()
     assert result.rows[0].stored == result.rows[0].consumed == 4

@@ -290,6 +290,8 @@ def test_a_mean_position_is_the_same_across_ra_0_and_at_a_pole():
     # weights 1 and 4
     assert (ra, dec) == pytest.approx((10.00024, 0.00024), abs=1e-9)
     assert np.isfinite(mean_position([source(10.0, 90.0, 1.0), source(190.0, 90.0, 1.0)])).all()
+    _, dec = mean_position([source(ra, 90.0 - ARCSEC, 1.0) for ra in (0.0, 90.0, 180.0, 270.0)])
+    assert dec == pytest.approx(90.0, abs=1e-10)
 
 
 def test_images_without_template_are_processed_once_there_is_one(tables, tmp_path):

@@ -1,0 +1,56 @@
+"""What is known of objects of our own images beside their alerts: forced fluxes, retractions."""
+
+from typing import Any
+
+import numpy as np
+
+from broker.api.sources import TOPICS_S, Alert, Sources
+from broker.store.forced import ForcedStore, pixels_of_new_objects
+from broker.store.retractions import Retraction, RetractionStore
+
+_SURVEY = "sim"
+
+
+def forced_fluxes(sources: Sources, alerts: list[Alert]) -> list[dict[str, Any]]:
+    """Return the forced fluxes at an object, in all visits so far, oldest first.
+
+    Also those of visits after its newest alert, which no packet tells of yet. Empty for an object
+    of a survey whose images are not ours.
+    """
+    first = alerts[0]
+    name = first["diaObjectId"]
+    if first["survey"] != _SURVEY or not _is_number(name) or not _has(sources, "forced"):
+        return []
+    # It is kept under the place of the source that it is named by.
+    named = next((alert for alert in alerts if alert["diaSourceId"] == name), first)
+    (pixel,) = pixels_of_new_objects(np.array([named["ra"]]), np.array([named["dec"]])).tolist()
+    return ForcedStore(sources.tables, sources.run).of_objects([(int(name), pixel)]).to_pylist()
+
+
+def retraction_of(sources: Sources, survey: str, name: str) -> dict[str, Any]:
+    """Return whether an object is withdrawn, when and why, and which of its sources are."""
+    marks: list[Retraction] = []
+    if survey == _SURVEY and _is_number(name) and _has(sources, "retraction"):
+        marks = RetractionStore(sources.tables, sources.run).of_object(name)
+    whole = next((mark for mark in marks if mark.dia_source_id is None), None)
+    is_retracted = whole is not None and whole.is_retracted
+    return {
+        "isRetracted": is_retracted,
+        "timeWithdrawnMjdTai": whole.time_withdrawn_mjd_tai if whole and is_retracted else None,
+        "retractionReason": whole.reason if whole and is_retracted else None,
+        "retractedDiaSourceIds": [
+            str(mark.dia_source_id)
+            for mark in marks
+            if mark.dia_source_id is not None and mark.is_retracted
+        ],
+    }
+
+
+def _is_number(name: str | None) -> bool:
+    return name is not None and name.isascii() and name.isdigit()
+
+
+def _has(sources: Sources, table: str) -> bool:
+    """Return whether a run has a table; runs from before it was thought of have none."""
+    names = sources.kept("tables", TOPICS_S, sources.tables.names)
+    return sources.run.table(table) in names
