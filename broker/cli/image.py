@@ -37,6 +37,13 @@ _threshold = click.option(
     show_default=True,
     help="Least signal to noise of a source.",
 )
+_deblend = click.option(
+    "--deblend/--no-deblend",
+    "deblended",
+    default=True,
+    show_default=True,
+    help="Take close pairs apart: look again where sources have been subtracted.",
+)
 _image = click.option(
     "--image-format",
     "image",
@@ -170,6 +177,7 @@ def master(
 @_out
 @_table
 @_threshold
+@_deblend
 @_default_options
 @json_option
 def detect(
@@ -177,6 +185,7 @@ def detect(
     out: Path,
     table: str,
     threshold: float,
+    deblended: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -188,7 +197,9 @@ def detect(
     """
     from broker.ops import image_files
 
-    choices = image_files.Choices(out, _defaults(given), table=f".{table}", threshold=threshold)
+    choices = image_files.Choices(
+        out, _defaults(given), table=f".{table}", threshold=threshold, deblended=deblended
+    )
     columns = ["images", "sources", "seeing", "limitingMag", "background", "psfStars"]
     _each(files, lambda p: image_files.detect_file(p, choices), columns, as_json)
 
@@ -203,6 +214,13 @@ def detect(
 @_out
 @_table
 @_threshold
+@_deblend
+@click.option(
+    "--models/--no-models",
+    default=True,
+    show_default=True,
+    help="Fit galaxies, some 5 ms a place.",
+)
 @_default_options
 @json_option
 def measure(
@@ -211,10 +229,12 @@ def measure(
     out: Path,
     table: str,
     threshold: float,
+    deblended: bool,
+    models: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Measure PSF, aperture, Kron and Petrosian fluxes and shapes at given places.
+    """Measure PSF, aperture, Kron, Petrosian and galaxy-model fluxes and shapes at places.
 
     Forced: a place need not have a source. Writes NAME-measured.parquet.
 
@@ -223,10 +243,17 @@ def measure(
     from broker.imaging.tables import read_table
     from broker.ops import image_catalogs, image_files
 
-    choices = image_files.Choices(out, _defaults(given), table=f".{table}", threshold=threshold)
+    choices = image_files.Choices(
+        out, _defaults(given), table=f".{table}", threshold=threshold, deblended=deblended
+    )
     places = read_table(at) if at else None
     columns = ["images", "places", "notMeasured", "seeing"]
-    _each(files, lambda p: image_catalogs.measure_file(p, places, choices), columns, as_json)
+    _each(
+        files,
+        lambda p: image_catalogs.measure_file(p, places, choices, models=models),
+        columns,
+        as_json,
+    )
 
 
 @command.command()

@@ -18,7 +18,9 @@ from broker.imaging.tables import write_table
 from broker.ops.image_files import Choices, named, stem
 
 
-def measure_file(path: Path, places: Any, choices: Choices) -> dict[str, Any]:
+def measure_file(
+    path: Path, places: Any, choices: Choices, *, models: bool = True
+) -> dict[str, Any]:
     """Measure a file's images at given places, or at their own sources; write a table each.
 
     Parameters
@@ -28,18 +30,22 @@ def measure_file(path: Path, places: Any, choices: Choices) -> dict[str, Any]:
         With columns ra and dec [deg]; those outside an image are left out, the number of the row
         is kept in the column `place`.
     choices : Choices
+    models : bool
+        Whether galaxies are fitted.
     """
     frames = read_frames(path)
     rows = []
     for frame, name in zip(frames, named(path, frames), strict=True):
         image = to_image(frame, choices.defaults)
-        got = detect_sources(image, threshold=choices.threshold)
+        got = detect_sources(image, threshold=choices.threshold, deblended=choices.deblended)
         if places is None:
             x, y = (got.sources[n].to_numpy() for n in "xy")
             number = np.arange(x.size)
         else:
             x, y, number = _inside(got.image, places)
-        table = measure_places(got.image, x, y, psf=got.tables)
+        table = measure_places(
+            got.image, x, y, psf=got.star_psf, correction=got.correction.factor, models=models
+        )
         table = table.add_column(0, "place", pa.array(number, pa.int64()))
         write_table(choices.out / f"{name}-measured{choices.table}", table, units=MEASURED_UNITS)
         rows.append((len(table), table["psfCounts"].null_count, got.scorecard["seeing"]))

@@ -49,6 +49,8 @@ class Choices:
         Ending of images.
     threshold : float
         Least S/N.
+    deblended : bool
+        Whether close pairs are taken apart.
     """
 
     out: Path
@@ -56,6 +58,7 @@ class Choices:
     table: str = ".parquet"
     image: str = ".fits"
     threshold: float = 5.0
+    deblended: bool = True
 
 
 def stem(path: Path) -> str:
@@ -217,7 +220,11 @@ def detect_file(path: Path, choices: Choices) -> dict[str, Any]:
     frames = read_frames(path)
     rows = []
     for frame, name in zip(frames, named(path, frames), strict=True):
-        got = detect_sources(to_image(frame, choices.defaults), threshold=choices.threshold)
+        got = detect_sources(
+            to_image(frame, choices.defaults),
+            threshold=choices.threshold,
+            deblended=choices.deblended,
+        )
         write_table(choices.out / f"{name}-sources{choices.table}", got.sources, units=UNITS)
         rows.append(got.scorecard)
     return {
