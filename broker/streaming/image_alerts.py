@@ -368,4 +368,5 @@ def detector_row(
         outcome.template_version,
         outcome.calibration_set,
         outcome.scorecard,
+        outcome.scorecard,
     )
