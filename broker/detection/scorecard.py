@@ -63,6 +63,7 @@ def assess(
     template: Template | None = None,
     *,
     usual: Mapping[str, float] | None = None,
+    failure: str = "",
 ) -> Card:
     """Return the scorecard of an image.
 
@@ -75,20 +76,17 @@ def assess(
         Of its place and band.
     usual : mapping, optional
         As of `usual_of`.
+    failure : str
+        Why it could not be subtracted, if that is known already; it is not tried again.
 
     Returns
     -------
     dict
         As `complete`; `failure` says why, if the image could not be subtracted.
     """
-    failure = ""
-    if template is not None:
+    if template is not None and not failure:
         try:
-            difference = subtract_template(image, template)
-            card = difference.scorecard | image_numbers(
-                image, difference.science, difference.template, difference=difference
-            )
-            return complete(card, image, usual=usual)
+            return of_difference(image, subtract_template(image, template), usual=usual)
         except AlertError as error:
             failure = error.message
     try:
@@ -100,6 +98,30 @@ def assess(
         failure = failure or error.message
     if failure:
         card["failure"] = failure
+    return complete(card, image, usual=usual)
+
+
+def of_difference(
+    image: Image,
+    difference: Difference,
+    found: Mapping[str, Any] | None = None,
+    *,
+    usual: Mapping[str, float] | None = None,
+) -> Card:
+    """Return the scorecard of an image whose difference is made.
+
+    Parameters
+    ----------
+    image : Image
+        With its sky.
+    difference : Difference
+    found : mapping, optional
+        The scorecard of what was found on it, as of `broker.detection.dia.DiaResult`.
+    usual : mapping, optional
+        As of `usual_of`.
+    """
+    card = difference.scorecard | dict(found or {})
+    card |= image_numbers(image, difference.science, difference.template, difference=difference)
     return complete(card, image, usual=usual)
 
 
@@ -126,7 +148,7 @@ def complete(card: Card, image: Image, *, usual: Mapping[str, float] | None = No
 
 def judged(card: Mapping[str, Any], usual: Mapping[str, float]) -> Card:
     """Return a scorecard held against the usual numbers, with its flags."""
-    done = dict(card)
+    done = {k: v.item() if isinstance(v, np.generic) else v for k, v in card.items()}
 
     def known(name: str) -> bool:
         return np.isfinite(float(card.get(name, np.nan))) and name in usual

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from broker.alerts.columns import CUTOUTS
 from broker.detection.dia import detect_on_difference
 from broker.detection.difference import Difference, subtract_template
+from broker.detection.scorecard import assess, of_difference
 from broker.errors import AlertError, BrokerError
 from broker.imaging.calibration_store import CalibrationStore
 from broker.imaging.image import Image, RawExposure
@@ -89,6 +90,8 @@ class ImageOutcome:
         Its diaSources, `detection.columns.DIA_SOURCES`; None unless it is done.
     cutouts : pa.Table or None
         Their cutouts, in the same order.
+    scorecard : dict
+        How good the image is, with its flags, see `detection.scorecard`.
     """
 
     coordinate: Coordinate
@@ -100,6 +103,7 @@ class ImageOutcome:
     sources: pa.Table | None = None
     cutouts: pa.Table | None = None
     calibration_set: str = ""
+    scorecard: dict[str, Any] = field(default_factory=dict)
 
 
 class Detectors(Protocol):
@@ -214,7 +218,8 @@ def process_image(
     version = _version(footprint, known, templates, versions, use_latest=use_latest)
     template = None if version is None else _find(templates, image, footprint, version)
     if version is None or template is None:
-        return _without_sources(message, NO_TEMPLATE, "no template covers it", footprint)
+        waits = _without_sources(message, NO_TEMPLATE, "no template covers it", footprint)
+        return replace(waits, scorecard=_judged(image))
     return _detect(message, image, footprint, template, differences)
 
 
@@ -250,9 +255,11 @@ def _detect(
 ) -> ImageOutcome:
     try:
         difference = subtract_template(image, template)
-        found = detect_on_difference(difference, template.version).sources
+        result = detect_on_difference(difference, template.version)
+        card = of_difference(image, difference, result.scorecard)
     except AlertError as error:
-        return _without_sources(message, FAILED, error.message, footprint)
+        failed = _without_sources(message, FAILED, error.message, footprint)
+        return replace(failed, scorecard=_judged(image, template, error.message))
     except (BrokerError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001  the stage's edge: one odd image must not stop a night
@@ -268,10 +275,20 @@ def _detect(
         "",
         footprint,
         template.version,
-        found.drop_columns(list(CUTOUTS)),
-        found.select(list(CUTOUTS)),
+        result.sources.drop_columns(list(CUTOUTS)),
+        result.sources.select(list(CUTOUTS)),
         str(image.meta.get("calibrationSet", "")),
+        card,
     )
+
+
+def _judged(image: Image, template: Template | None = None, failure: str = "") -> dict[str, Any]:
+    """Return the scorecard of an image that was not subtracted; empty if there can be none."""
+    try:
+        return assess(image, template, failure=failure)
+    except Exception:  # noqa: BLE001  the stage's edge: an image that cannot be judged is not lost
+        _LOG.exception("visit %d detector %d cannot be judged", image.visit, image.detector)
+        return {}
 
 
 def _without_sources(
@@ -331,6 +348,7 @@ def outcome_to_row(outcome: ImageOutcome, value: bytes | None = None) -> pa.Reco
         "footprint": None if footprint is None else asdict(footprint),
         "templateVersion": outcome.template_version,
         "calibrationSet": outcome.calibration_set,
+        "scorecard": outcome.scorecard,
     }
     row = [
         at.topic,
@@ -361,6 +379,7 @@ def outcome_from_row(
         said["templateVersion"],
         None if sources is None else table_from_bytes(sources),
         calibration_set=said["calibrationSet"],
+        scorecard=said["scorecard"],
     )
 
 

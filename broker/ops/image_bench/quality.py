@@ -56,6 +56,11 @@ def bad_amplifier(rng: np.random.Generator) -> Faults:
     return Faults(bad_amplifier=number, amplifier_factor=1.0 + change, amplifier_noise=0.0)
 
 
+def clouds(rng: np.random.Generator) -> Faults:
+    """Return clouds of 0.2 to 1.5 mag, in every second image in patches."""
+    return patchy_clouds(rng) if rng.random() < 0.5 else even_clouds(rng)
+
+
 def even_clouds(rng: np.random.Generator) -> Faults:
     """Return clouds of 0.2 to 1.5 mag, the same everywhere but for a fifth."""
     slope = float(rng.uniform(-0.2, 0.2))
@@ -83,8 +88,7 @@ def wrong_flat(rng: np.random.Generator) -> Faults:
 _CLOUDS = ImageFlag.CLOUDS | ImageFlag.PATCHY_CLOUDS | ImageFlag.FEW_STARS
 FAULTS: tuple[tuple[str, Plant, ImageFlag], ...] = (
     ("bad amplifier", bad_amplifier, ImageFlag.BAD_AMPLIFIER),
-    ("clouds", even_clouds, _CLOUDS),
-    ("patchy clouds", patchy_clouds, _CLOUDS),
+    ("clouds", clouds, _CLOUDS),
     ("lost guiding", lost_guiding, ImageFlag.LOST_GUIDING),
     ("wrong flat", wrong_flat, ImageFlag.WRONG_FLAT),
 )
