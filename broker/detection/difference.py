@@ -14,9 +14,11 @@ from broker.detection.matching import Match, match_images
 from broker.detection.noise_planes import (
     flat_shares,
     noise_shares,
+    position_scale,
     subtract_left_over_sky,
     variance_plane,
 )
+from broker.detection.streaks import find_streaks
 from broker.detection.width_map import WidthMap, constant_width, grid_places
 from broker.errors import AlertError
 from broker.imaging.background import fit_background
@@ -141,7 +143,15 @@ def subtract_template(
     science = replace(science, psf=GaussianPsf(match.science.typical))
     matched = replace(matched, psf=GaussianPsf(match.template.typical))
     difference = _assemble(science, matched, wide, match, model_error, cell_px)
+    streaks, trails = find_streaks(
+        difference.pixels,
+        difference.variance,
+        psf_sigma=difference.psf_sigma,
+        unusable=difference.unusable,
+    )
+    set_plane(science.mask, MaskPlane.STREAK, trails)
     scorecard |= difference.scorecard | _matching_card(match, matched)
+    scorecard |= {"streaks": len(streaks), "streakPx": sum(s.length for s in streaks)}
     return replace(difference, scorecard=scorecard)
 
 
@@ -288,7 +298,7 @@ def _assemble(
         light,
         psf,
         narrow,
-        _position_scale(science, template, psf, extra, forward, scale),
+        position_scale(science, template, psf, extra, forward, scale),
         share,
         float(share * np.median(science.variance[::4, ::4])),
         kernel,
@@ -363,24 +373,6 @@ def _variance(
         model_error,
     )
     return plane, float(np.mean(of_science))
-
-
-def _position_scale(
-    science: Image, template: Image, sigma: float, extra: float, forward: bool, scale: float
-) -> float:
-    """Return the error of a position over that of white noise of equal power for the flux.
-
-    A position is the product with the PSF's slope, which lies at higher frequency: smoothed noise
-    has the square of the share there.
-    """
-    of_science = sigma**2 / (sigma**2 + extra)
-    wider = max(sigma**2 - template.psf.sigma**2, 0.0) if forward else 0.0
-    of_template = sigma**2 / (sigma**2 + wider)
-    noise = float(np.median(science.variance[::4, ::4]))
-    deep = float(np.median(template.variance[::4, ::4])) * scale**2
-    flux = of_science * noise + of_template * deep
-    place = of_science**2 * noise + of_template**2 * deep
-    return float(np.sqrt(place / flux)) if flux > 0.0 else 1.0
 
 
 def _unusable(science: Image, wide: Image, match: Match) -> Bools:

@@ -5,6 +5,7 @@ from scipy.signal import fftconvolve
 
 from broker.detection.width_map import WidthMap, grid_places
 from broker.imaging.background import expand_mesh
+from broker.imaging.image import Image
 from broker.imaging.kernels import F32, F64, RUN_PX, Bools, compiled, grow
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.subtract import Kernel, polynomials
@@ -129,6 +130,38 @@ def variance_around(
             for x in range(max(0, cx - half), min(nx, cx + half + 1)):
                 out[y, x] = variance[y, x] + share * max(light[y, x], np.float32(0.0))
     return out
+
+
+def position_scale(
+    science: Image, template: Image, sigma: float, extra: float, forward: bool, scale: float
+) -> float:
+    """Return the error of a position over that of white noise of equal power for the flux.
+
+    Parameters
+    ----------
+    science, template : Image
+    sigma : float
+        Of the difference's PSF. [pixel]
+    extra : float
+        By how much the exposure's squared width was raised. [pixel²]
+    forward : bool
+        Whether the template was convolved.
+    scale : float
+        What the template's counts were multiplied by.
+
+    Notes
+    -----
+    A position is the product with the PSF's slope, which lies at higher frequency: smoothed noise
+    has the square of the share there.
+    """
+    of_science = sigma**2 / (sigma**2 + extra)
+    wider = max(sigma**2 - template.psf.sigma**2, 0.0) if forward else 0.0
+    of_template = sigma**2 / (sigma**2 + wider)
+    noise = float(np.median(science.variance[::4, ::4]))
+    deep = float(np.median(template.variance[::4, ::4])) * scale**2
+    flux = of_science * noise + of_template * deep
+    place = of_science**2 * noise + of_template**2 * deep
+    return float(np.sqrt(place / flux)) if flux > 0.0 else 1.0
 
 
 def subtract_left_over_sky(
