@@ -368,5 +368,4 @@ def detector_row(
         outcome.template_version,
         outcome.calibration_set,
         outcome.scorecard,
-        outcome.scorecard,
     )
