@@ -6,8 +6,9 @@ each with about as many rows, sorted by the pixel of order 29.
 
 import datetime
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from broker.catalog.definition import Definition
-from broker.catalog.healpix import FINEST_ORDER, Pixels
+from broker.catalog.healpix import FINEST_ORDER, Pixels, neighbourhood, order_for_radius
 from broker.catalog.partition import Rows
 from broker.errors import ConfigError
 
@@ -23,9 +24,13 @@ HATS_PIXEL = "_healpix_29"
 
 _FILES_A_DIRECTORY = 10_000
 _FINEST_TILE = 18
+_COLLECTION = "collection.properties"
+
+Tile = tuple[int, int, int, int]
+"""Order, pixel, first row and the one after the last."""
 
 
-def tiles(pixels: Pixels, rows_per_file: int) -> list[tuple[int, int, int, int]]:
+def tiles(pixels: Pixels, rows_per_file: int) -> list[Tile]:
     """Return tiles with at most so many rows each, as far as positions differ.
 
     Parameters
@@ -40,7 +45,7 @@ def tiles(pixels: Pixels, rows_per_file: int) -> list[tuple[int, int, int, int]]
     list of tuple of int
         (order, pixel, first row, row after the last), no tile without rows, in the order of rows.
     """
-    found: list[tuple[int, int, int, int]] = []
+    found: list[Tile] = []
     cells: NDArray[np.int64] = np.arange(12)
     for order in range(_FINEST_TILE + 1):
         shift = np.uint64(2 * (FINEST_ORDER - order))
@@ -56,9 +61,14 @@ def tiles(pixels: Pixels, rows_per_file: int) -> list[tuple[int, int, int, int]]
 
 
 def export_hats(
-    rows: Rows, definition: Definition, folder: Path, *, rows_per_file: int = 1_000_000
+    rows: Rows,
+    definition: Definition,
+    folder: Path,
+    *,
+    rows_per_file: int = 1_000_000,
+    margin_arcsec: float = 0.0,
 ) -> int:
-    """Write a catalogue as a HATS folder.
+    """Write a catalogue as a HATS folder; with a margin, as a HATS collection.
 
     Parameters
     ----------
@@ -70,16 +80,19 @@ def export_hats(
         Made by this; there must be nothing yet.
     rows_per_file : int
         At most so many rows a Parquet file.
+    margin_arcsec : float
+        Each tile also gets, in a table of its own, all rows within this distance of it, and some
+        farther ones, so that joins across borders of tiles are exact. [arcsec]
 
     Returns
     -------
     int
-        Number of Parquet files.
+        Number of Parquet files, those of the margin not counted.
 
     Raises
     ------
     ConfigError
-        If the folder exists.
+        If the folder exists, or the margin is wider than pixels of order 0 allow.
     """
     if folder.exists():
         raise ConfigError(f"{folder} exists already; name a new folder", path=str(folder))
@@ -90,15 +103,123 @@ def export_hats(
     table = _with_units(rows.entries, definition).take(pa.array(order))
     table = table.add_column(0, HATS_PIXEL, pa.array(pixels.astype(np.int64)))
     divided = tiles(pixels, rows_per_file)
-    footers = list(_write_tiles(partial / "dataset", table, divided))
-    pq.write_metadata(table.schema, partial / "dataset" / "_common_metadata")
-    pq.write_metadata(table.schema, partial / "dataset" / "_metadata", footers)
-    listed = "".join(f"{norder},{npix}\n" for norder, npix, _, _ in divided)
-    (partial / "partition_info.csv").write_text(f"Norder,Npix\n{listed}", encoding="utf-8")
-    for name in ("hats.properties", "properties"):  # the second for readers before HATS 1.0
-        (partial / name).write_text(_properties(rows, definition, divided), encoding="utf-8")
+    kind = {"hats_col_healpix": HATS_PIXEL, "hats_col_healpix_order": FINEST_ORDER}
+    about = _properties(rows, definition) | {"dataproduct_type": "object", **kind}
+    parts = [(tile, table.slice(first, end - first)) for tile, first, end in _spans(divided)]
+    if margin_arcsec > 0.0:
+        _write_collection(partial, table, pixels, divided, parts, about, margin_arcsec)
+    else:
+        _write_catalog(partial, table.schema, parts, about)
     partial.rename(folder)
     return len(divided)
+
+
+def _spans(divided: list[Tile]) -> Iterator[tuple[tuple[int, int], int, int]]:
+    for norder, npix, first, end in divided:
+        yield (norder, npix), first, end
+
+
+def _write_collection(
+    folder: Path,
+    table: pa.Table,
+    pixels: Pixels,
+    divided: list[Tile],
+    parts: Sequence[tuple[tuple[int, int], pa.Table]],
+    about: Mapping[str, Any],
+    margin_arcsec: float,
+) -> None:
+    name = str(about["obs_collection"])
+    margin = f"{name}_margin"
+    _write_catalog(folder / name, table.schema, parts, about)
+    around = [
+        ((norder, npix), table.take(pa.array(near)))
+        for (norder, npix, _, _), near in zip(
+            divided, margins(pixels, divided, margin_arcsec), strict=True
+        )
+        if near.size
+    ]
+    said = {
+        "obs_collection": margin,
+        "dataproduct_type": "margin",
+        "hats_primary_table_url": name,
+        "hats_margin_threshold": margin_arcsec,
+    }
+    _write_catalog(folder / margin, table.schema, around, {**about, **said})
+    collection = {
+        "obs_collection": name,
+        "hats_primary_table_url": name,
+        "all_margins": margin,
+        "default_margin": margin,
+        "hats_builder": about["hats_builder"],
+        "hats_version": about["hats_version"],
+    }
+    (folder / _COLLECTION).write_text(_lines(collection), encoding="utf-8")
+
+
+def _write_catalog(
+    folder: Path,
+    schema: pa.Schema,
+    parts: Sequence[tuple[tuple[int, int], pa.Table]],
+    about: Mapping[str, Any],
+) -> None:
+    """Write one catalogue of a collection, or the only one."""
+    (folder / "dataset").mkdir(parents=True)
+    footers = list(_write_tiles(folder / "dataset", parts))
+    pq.write_metadata(schema, folder / "dataset" / "_common_metadata")
+    pq.write_metadata(schema, folder / "dataset" / "_metadata", footers)
+    listed = "".join(f"{norder},{npix}\n" for (norder, npix), _ in parts)
+    (folder / "partition_info.csv").write_text(f"Norder,Npix\n{listed}", encoding="utf-8")
+    counts = {
+        "hats_nrows": sum(part.num_rows for _, part in parts),
+        "hats_order": max((norder for (norder, _), _ in parts), default=0),
+    }
+    for name in ("hats.properties", "properties"):  # the second for readers before HATS 1.0
+        (folder / name).write_text(_lines({**about, **counts}), encoding="utf-8")
+
+
+def margins(pixels: Pixels, divided: list[Tile], margin_arcsec: float) -> list[NDArray[np.int64]]:
+    """Return for each tile the rows of other tiles that may be within a distance of it.
+
+    Parameters
+    ----------
+    pixels : NDArray[np.uint64], shape (n_rows,)
+        Pixels of order 29, sorted.
+    divided : list
+        As of `tiles`.
+    margin_arcsec : float
+        All rows within it are there, and some up to a few times as far. [arcsec]
+
+    Raises
+    ------
+    ConfigError
+        If no pixel is as wide.
+    """
+    order = order_for_radius(margin_arcsec)
+    if order < 0:
+        raise ConfigError(f"a margin of {margin_arcsec:g} arcsec is wider than any tile")
+    shift = np.uint64(2 * (FINEST_ORDER - order))
+    cells, row_of = np.unique(pixels >> shift, return_inverse=True)
+    around = neighbourhood(cells, order)
+    starts = np.array([np.uint64(p) << np.uint64(2 * (29 - o)) for o, p, _, _ in divided])
+    ends = np.array([np.uint64(p + 1) << np.uint64(2 * (29 - o)) for o, p, _, _ in divided])
+    pairs = []
+    for column in around.T:
+        cell = np.flatnonzero(column >= 0)
+        low = column[cell].astype(np.uint64) << shift
+        first = np.searchsorted(ends, low, side="right")
+        last = np.searchsorted(starts, low + (np.uint64(1) << shift), side="left")
+        count = np.maximum(last - first, 0)
+        step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        pairs.append(np.stack([np.repeat(first, count) + step, np.repeat(cell, count)]))
+    tile, cell = np.unique(np.concatenate(pairs, axis=1), axis=1)
+    begins = np.searchsorted(row_of, np.arange(cells.size + 1))  # rows of a cell are one run
+    found = []
+    for k, (_, _, first_row, end_row) in enumerate(divided):
+        mine = cell[tile == k]
+        rows = [np.arange(begins[c], begins[c + 1]) for c in mine.tolist()]
+        near = np.concatenate(rows) if rows else np.empty(0, np.int64)
+        found.append(near[(near < first_row) | (near >= end_row)])
+    return found
 
 
 def _with_units(table: pa.Table, definition: Definition) -> pa.Table:
@@ -111,9 +232,9 @@ def _with_units(table: pa.Table, definition: Definition) -> pa.Table:
 
 
 def _write_tiles(
-    folder: Path, table: pa.Table, divided: list[tuple[int, int, int, int]]
+    folder: Path, parts: Sequence[tuple[tuple[int, int], pa.Table]]
 ) -> Iterator[pq.FileMetaData]:
-    for norder, npix, first, end in divided:
+    for (norder, npix), table in parts:
         directory = npix // _FILES_A_DIRECTORY * _FILES_A_DIRECTORY
         path = folder / f"Norder={norder}" / f"Dir={directory}" / f"Npix={npix}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,25 +242,18 @@ def _write_tiles(
         with pq.ParquetWriter(
             path, table.schema, compression="zstd", metadata_collector=collected
         ) as out:
-            out.write_table(table.slice(first, end - first))
+            out.write_table(table)
         collected[0].set_file_path(str(path.relative_to(folder)))
         yield collected[0]
 
 
-def _properties(
-    rows: Rows, definition: Definition, divided: list[tuple[int, int, int, int]]
-) -> str:
+def _properties(rows: Rows, definition: Definition) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC)
-    values = {
+    return {
         "obs_collection": rows.name,
-        "dataproduct_type": "object",
-        "hats_nrows": len(rows),
         "hats_col_ra": "ra",
         "hats_col_dec": "dec",
-        "hats_col_healpix": HATS_PIXEL,
-        "hats_col_healpix_order": FINEST_ORDER,
         "hats_npix_suffix": ".parquet",
-        "hats_order": max(order for order, _, _, _ in divided),
         "hats_version": "v1.0",
         "hats_builder": "nightjar-broker",
         "hats_creation_date": now.strftime("%Y-%m-%dT%H:%M UTC"),
@@ -148,23 +262,30 @@ def _properties(
         "bib_reference": definition.citation,
         "moc_sky_fraction": f"{rows.coverage.fraction:.6g}",
     }
+
+
+def _lines(values: Mapping[str, Any]) -> str:
     return "".join(f"{key} = {value}\n" for key, value in values.items() if value != "")
 
 
 def is_hats(folder: Path) -> bool:
     """Return whether a folder is a HATS catalogue."""
-    return any((folder / name).is_file() for name in ("hats.properties", "properties"))
+    names = ("hats.properties", "properties", _COLLECTION)
+    return any((folder / name).is_file() for name in names)
 
 
 def read_hats(folder: Path) -> pa.Table:
-    """Return all rows of a HATS catalogue, its positions as `ra` and `dec`.
+    """Return all rows of a HATS catalogue or collection, its positions as `ra` and `dec`.
 
     Raises
     ------
     ConfigError
         If a Parquet file that it lists is not there, or has other columns.
     """
-    values = _read_properties(folder)
+    if (folder / _COLLECTION).is_file():
+        folder = folder / _read_properties(folder, _COLLECTION)["hats_primary_table_url"]
+    name = "hats.properties" if (folder / "hats.properties").is_file() else "properties"
+    values = _read_properties(folder, name)
     lines = (folder / "partition_info.csv").read_text(encoding="utf-8").split()
     names = lines[0].split(",")
     at = names.index("Norder"), names.index("Npix")
@@ -184,8 +305,7 @@ def read_hats(folder: Path) -> pa.Table:
     return table.rename_columns([renamed.get(name, name) for name in table.column_names])
 
 
-def _read_properties(folder: Path) -> Mapping[str, str]:
-    name = "hats.properties" if (folder / "hats.properties").is_file() else "properties"
+def _read_properties(folder: Path, name: str) -> Mapping[str, str]:
     lines = (folder / name).read_text(encoding="utf-8").splitlines()
     pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
     return {key.strip(): value.strip() for key, _, value in pairs}

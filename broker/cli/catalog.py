@@ -309,8 +309,17 @@ def match_list(
     show_default=True,
     help="At most so many rows in each file of a HATS folder.",
 )
+@click.option(
+    "--margin",
+    type=click.FloatRange(min=0.0),
+    default=0.0,
+    show_default=True,
+    help="With a HATS folder also rows this near to each tile, in a collection. [arcsec]",
+)
 @click.pass_context
-def export(ctx: click.Context, name: str, path: Path, kind: str, rows_per_file: int) -> None:
+def export(
+    ctx: click.Context, name: str, path: Path, kind: str, rows_per_file: int, margin: float
+) -> None:
     """Write a catalogue for others: as a HATS folder for LSDB, a table, or where it has looked.
 
     Example: broker catalog export reference reference_hats --format hats
@@ -323,7 +332,9 @@ def export(ctx: click.Context, name: str, path: Path, kind: str, rows_per_file: 
     config = load(ctx)
     rows, definition = _rows(config, name), definition_of(name, config.catalog_path)
     if kind == "hats":
-        files = export_hats(rows, definition, path, rows_per_file=rows_per_file)
+        files = export_hats(
+            rows, definition, path, rows_per_file=rows_per_file, margin_arcsec=margin
+        )
         click.echo(f"{len(rows)} rows in {files} files under {path}", err=True)
     elif kind == "moc":
         write_coverage(path, rows.coverage)
