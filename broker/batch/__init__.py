@@ -1,1 +1,1 @@
-"""Work on whole catalogues with Spark: joins, neighbours, clusters, density maps."""
+"""Work on whole catalogues and seasons of images with Spark."""

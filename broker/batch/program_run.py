@@ -100,7 +100,7 @@ class ProgramRunner:
         began = time.perf_counter()
         try:
             act = self._function if self._program.is_function else self._command
-            status, reason, words, table = act(str(Path(path).resolve()), folder)
+            status, reason, words, table = act(str(Path(path).absolute()), folder)
             self._keep(path, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from broker.cli.batch_images import images, release
 from broker.cli.main import load
 from broker.cli.output import emit_rows, json_option
 
@@ -15,10 +16,14 @@ _OUT = click.Path(path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Join, cluster and map catalogues that were added with `broker catalog add`.
+    """Work with Spark: join, cluster and map catalogues, run a program on images, make a release.
 
     Example: broker batch density reference --order 6 --out density.fits
     """
+
+
+command.add_command(images)
+command.add_command(release)
 
 
 @contextmanager
