@@ -17,6 +17,7 @@ from broker.types import IMAGES
 
 COLUMNS = ("night", "seed", "images", "megabytes", "injected", "templates", "catalog", "topic")
 FILE_COLUMNS = ("night", "seed", "images", "injected", "templates", "folder")
+FRAME_COLUMNS = ("seed", "exposures", "bias", "dark", "flat", "transients", "folder")
 PACKET_COLUMNS = ("survey", "packets", "megabytes", "to")
 _BATCH = 200
 
@@ -96,7 +97,8 @@ def night(
 
     Templates and the reference catalogue of the same sky are installed before; the truth is written
     for the final comparison. With --out they are all files in that folder: raw images, templates,
-    reference.parquet, truth.parquet. No server is needed then.
+    reference.parquet, truth.parquet; with a raw camera bias, dark and flat sequences, too. No
+    server is needed then.
 
     Example: broker simulate night --seed 1 --night-index 0
     """
@@ -185,7 +187,9 @@ def write_night(
     import pyarrow as pa
 
     from broker.imaging.fits import write_image, write_raw
+    from broker.imaging.raw_fits import write_snaps
     from broker.imaging.tables import write_table
+    from broker.simulation.frames import write_calibrations
     from broker.simulation.observatory import (
         count_templates,
         make_templates,
@@ -203,8 +207,11 @@ def write_night(
             for detector in range(settings.detectors):
                 drawn = simulated.draw(visit, detector)
                 field = settings.fields[visit.field].name
-                name = f"{field}-{detector}-{visit.band}-{visit.visit}.fits"
-                write_raw(out / "raw" / name, drawn.raw)
+                name = f"{field}-{detector}-{visit.band}-{visit.visit}"
+                if drawn.raw.layout is None:
+                    write_raw(out / "raw" / f"{name}.fits", drawn.raw)
+                else:
+                    write_snaps(out / "raw", name, drawn.raw)
                 truth.append(truth_of(seed, settings, drawn))
                 advance(1)
     with progress("templates", count_templates(settings)) as advance:
@@ -217,6 +224,8 @@ def write_night(
         made = make_templates(seed, settings, advance=advance)
         for (field, detector, band), image in zip(places, made, strict=True):
             write_image(out / "templates" / f"{field}-{detector}-{band}.fits", image)
+    if settings.camera.is_raw:
+        write_calibrations(out, seed, settings)
     write_table(out / "reference.parquet", reference_catalog(seed, settings))
     table = pa.concat_tables(truth)
     write_table(out / "truth.parquet", table)
@@ -238,7 +247,9 @@ def own_catalogs(config: Config) -> Path:
 def install_survey(config: Config, *, seed: int, preset: str = "demo") -> tuple[str, int]:
     """Install the templates and the reference catalogue; return their version and the rows."""
     from broker.catalog.registry import install_catalog
+    from broker.imaging.calibration_store import CalibrationStore
     from broker.imaging.templates import TemplateStore
+    from broker.simulation.calibrations import build_calibrations
     from broker.simulation.observatory import (
         CATALOG,
         build_templates,
@@ -249,6 +260,7 @@ def install_survey(config: Config, *, seed: int, preset: str = "demo") -> tuple[
 
     settings = PRESETS[preset]
     store = TemplateStore(config.run_path("templates"))
+    build_calibrations(seed, settings, CalibrationStore.beside(store.path))
     with progress("templates", count_templates(settings)) as advance:
         version = build_templates(seed, settings, store, advance=advance)
     own_catalogs(config).mkdir(parents=True, exist_ok=True)
@@ -256,6 +268,54 @@ def install_survey(config: Config, *, seed: int, preset: str = "demo") -> tuple[
         config.catalog_path, CATALOG, reference_catalog(seed, settings), f"{preset}-{seed}"
     )
     return version, rows
+
+
+@command.command()
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same bytes."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["demo", "small", "test"]),
+    default="test",
+    show_default=True,
+    help="Sky and camera: detectors of 1024 × 1024, or one of 256 × 256.",
+)
+@click.option(
+    "--exposures",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="How many science exposures.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the files; made if it is not there.",
+)
+@json_option
+def frames(seed: int, preset: str, exposures: int, out: Path, as_json: bool) -> None:
+    """Write raw frames as a camera does: science exposures, biases, darks and flats.
+
+    Amplifiers are extensions with overscan (DATASEC, BIASSEC, DETSEC); a visit has two snaps.
+    light/ has what the exposures should be, truth.parquet the transients. `broker image master`
+    and `broker image reduce --snaps` work on them.
+
+    Example: broker simulate frames --out frames
+    """
+    from broker.imaging.tables import write_table
+    from broker.simulation.frames import count_frames, raw_settings, write_frames
+    from broker.simulation.settings import PRESETS
+
+    settings = raw_settings(PRESETS[preset])
+    with progress("frames", count_frames(settings, exposures)) as advance:
+        counts, truth = write_frames(
+            out, seed=seed, settings=settings, exposures=exposures, advance=advance
+        )
+    write_table(out / "truth.parquet", truth)
+    row = {"seed": seed, "exposures": exposures, "transients": len(truth), **counts}
+    emit_rows([row | {"folder": str(out)}], FRAME_COLUMNS, as_json=as_json)
 
 
 @command.command()

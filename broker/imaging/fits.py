@@ -366,7 +366,7 @@ def write_image(path: Path, image: Image) -> None:
         (_, first, keys), *rest = parts
         units = [fits.PrimaryHDU(first, fits.Header(keys))]
         units += [fits.ImageHDU(d, fits.Header(h), n) for n, d, h in rest]
-    _write(path, units)
+    write_units(path, units)
 
 
 def write_raw(path: Path, exposure: RawExposure) -> None:
@@ -375,10 +375,11 @@ def write_raw(path: Path, exposure: RawExposure) -> None:
 
     header = header_of(exposure.calibration, exposure.wcs, exposure.psf)
     header |= {"BUNIT": "adu", "BIASLVL": exposure.bias_level}
-    _write(path, [fits.PrimaryHDU(exposure.pixels, fits.Header(header))])
+    write_units(path, [fits.PrimaryHDU(exposure.pixels, fits.Header(header))])
 
 
-def _write(path: Path, units: list[Any]) -> None:
+def write_units(path: Path, units: list[Any]) -> None:
+    """Write the units of a FITS file: the whole file or nothing."""
     from astropy.io import fits
 
     path.parent.mkdir(parents=True, exist_ok=True)

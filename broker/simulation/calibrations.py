@@ -38,7 +38,7 @@ class Sequence:
 
 
 SEQUENCES = {
-    "bias": Sequence(15, 0.0, 0.0),
+    "bias": Sequence(31, 0.0, 0.0),
     "dark": Sequence(11, 60.0, 0.0),
     "flat": Sequence(15, 3.0, 40_000.0),
 }

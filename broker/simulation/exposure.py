@@ -45,6 +45,8 @@ class Drawn:
         Pixels that are dead, hot, or full.
     read_variance : float
         Of the detector as a whole, all snaps together. [e-²]
+    light : NDArray[np.float32], shape (ny, nx)
+        Expected electrons of this exposure, as a detector of even sensitivity would have them.
     movers : SeenMovers, optional
         Moving objects whose light may reach the detector.
     """
@@ -55,6 +57,7 @@ class Drawn:
     struck: NDArray[np.int64]
     bad: NDArray[np.bool_]
     read_variance: float
+    light: NDArray[np.float32]
     movers: SeenMovers | None = None
 
 
@@ -109,7 +112,8 @@ def draw_exposure(
         bias_level=ccd.bias_level,
     )
     read = _read_raw if settings.camera.is_raw else _read_ideal
-    drawn = Drawn(record, visit, static, _NONE, _NOWHERE, 0.0, movers)
+    whole = expected[0] if movers is None else sum(expected[1:], expected[0]) / np.float32(snaps)
+    drawn = Drawn(record, visit, static, _NONE, _NOWHERE, 0.0, whole, movers)
     return read(seed, settings, drawn, expected, faults)
 
 

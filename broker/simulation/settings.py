@@ -100,7 +100,7 @@ IDEAL_CAMERA = Camera()
 """One gain, a level bias, a round PSF that is the same everywhere."""
 
 REAL_CAMERA = Camera(
-    overscan_px=32,
+    overscan_px=64,
     overscan_drift=3.0,
     bias_structure=2.0,
     dark_e_s=0.2,

@@ -75,6 +75,7 @@ def signature_of(seed: int, settings: Settings, number: int) -> Signature:
         dark.reshape(-1)[hot] = np.exp(rng.uniform(np.log(low), np.log(high), n))
     flat = uneven(rng, side, vignetting=camera.vignetting, dust=camera.dust)
     flat *= rng.normal(1.0, camera.pixel_response, (side, side)).astype(np.float32)
+    flat /= np.median(flat)
     broken = dark >= 0.5 * low if low > 0.0 else np.zeros((side, side), bool)
     broken.reshape(-1)[detector_of(seed, settings, number).dead] = True
     full_well = camera.full_well_e or float("inf")
