@@ -17,9 +17,12 @@ from broker.errors import AlertError, ConfigError
 from broker.imaging import fits_header as words
 from broker.imaging.fits import Defaults, Frame, read_frames
 from broker.imaging.isr import Amplifier, Box, Layout, whole
-from broker.imaging.kernels import F32, Bools, compiled, select
+from broker.imaging.kernels import F32, Bools, compiled
 
 CLIP_SIGMAS = 4.0
+_BLOCK = 256
+"""Columns that are sorted at once: a stack of them stays in the nearest cache."""
+
 _HOT_SIGMAS = 12.0
 _FLAT_RANGE = (0.5, 1.5)
 _BIAS_NAMES = ("BIASLVL", "BIASLEV", "PEDESTAL")
@@ -66,7 +69,9 @@ def combine(stack: Sequence[F32], *, clip_sigmas: float = CLIP_SIGMAS) -> Combin
         raise AlertError(f"the exposures have several shapes: {sorted(shapes)}")
     cube = np.stack([np.asarray(plane, np.float32) for plane in stack])
     typical = _typical_scatter(cube)
-    return Combined(*_combine(cube, np.float32(clip_sigmas), np.float32(0.5 * typical)))
+    return Combined(
+        *_combine(cube, _network(len(stack)), np.float32(clip_sigmas), np.float32(0.5 * typical))
+    )
 
 
 def _typical_scatter(cube: F32) -> float:
@@ -76,35 +81,69 @@ def _typical_scatter(cube: F32) -> float:
 
 
 @compiled
-def _combine(cube: Any, clip: Any, least: Any) -> tuple[F32, F32, Any]:
+def _combine(cube: Any, pairs: Any, clip: Any, least: Any) -> tuple[F32, F32, Any]:
     n, ny, nx = cube.shape
     mean = np.empty((ny, nx), np.float32)
     sigma = np.empty((ny, nx), np.float32)
     count = np.empty((ny, nx), np.int32)
-    columns = np.empty((nx, n), np.float32)
-    far = np.empty(n, np.float32)
+    ordered, far = np.empty((n, _BLOCK), np.float32), np.empty((n, _BLOCK), np.float32)
+    middle, half = np.empty(_BLOCK, np.float32), np.float32(0.5)
+    total, kept = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     for y in range(ny):
-        for k in range(n):
-            for x in range(nx):
-                columns[x, k] = cube[k, y, x]
-        for x in range(nx):
-            values = columns[x]
-            upper, lower = select(values, n, n // 2), select(values, n, (n - 1) // 2)
-            middle = 0.5 * (upper + lower)
+        for first in range(0, nx, _BLOCK):
+            width = min(_BLOCK, nx - first)
             for k in range(n):
-                far[k] = abs(values[k] - middle)
-            spread = np.float32(1.4826) * select(far, n, n // 2)
-            reach = clip * max(spread, least)
-            total: Any = 0.0
-            kept = 0
+                for x in range(width):
+                    ordered[k, x] = cube[k, y, first + x]
+            _sort(ordered, pairs, width)
+            for x in range(width):
+                middle[x] = half * (ordered[n // 2, x] + ordered[(n - 1) // 2, x])
+                total[x] = kept[x] = np.float32(0.0)
             for k in range(n):
-                inside = abs(values[k] - middle) <= reach
-                total += values[k] - middle if inside else np.float32(0.0)
-                kept += 1 if inside else 0
-            mean[y, x] = middle + total / max(kept, 1)
-            sigma[y, x] = spread
-            count[y, x] = kept
+                for x in range(width):
+                    far[k, x] = abs(ordered[k, x] - middle[x])
+            _sort(far, pairs, width)
+            for x in range(width):
+                spread = np.float32(1.4826) * far[n // 2, x]
+                sigma[y, first + x] = spread
+                far[0, x] = clip * max(spread, least)
+            for k in range(n):
+                for x in range(width):
+                    offset = ordered[k, x] - middle[x]
+                    is_inside = abs(offset) <= far[0, x]
+                    total[x] += offset if is_inside else np.float32(0.0)
+                    kept[x] += np.float32(1.0) if is_inside else np.float32(0.0)
+            for x in range(width):
+                mean[y, first + x] = middle[x] + total[x] / max(kept[x], np.float32(1.0))
+                count[y, first + x] = np.int32(kept[x])
     return mean, sigma, count
+
+
+@compiled
+def _sort(values: F32, pairs: Any, width: int) -> None:
+    """Sort each of the first columns, all at once: a network has no branches."""
+    for p in range(pairs.shape[0]):
+        low, high = pairs[p, 0], pairs[p, 1]
+        for x in range(width):
+            a, b = values[low, x], values[high, x]
+            values[low, x], values[high, x] = min(a, b), max(a, b)
+
+
+def _network(n: int) -> NDArray[np.int64]:
+    """Return the pairs to compare, in order, that sort n values: Batcher's merge exchange.
+
+    Knuth 1998, The Art of Computer Programming 3, section 5.2.2, algorithm M.
+    """
+    pairs = []
+    top = 1 << max(0, (n - 1).bit_length() - 1)
+    p = top
+    while p > 0:
+        q, r, d = top, 0, p
+        while d > 0:
+            pairs += [(i, i + d) for i in range(n - d) if i & p == r]
+            d, q, r = q - p, q >> 1, p
+        p >>= 1
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def master_bias(frames: Sequence[F32]) -> F32:

@@ -14,13 +14,16 @@ from broker.ops.image_bench.rows import Row
 STEPS = (
     "detection",
     "signature",
+    "cosmic_rays",
     "stacks",
     "simulation",
     "background",
+    "lattice",
     "measurement",
     "warping",
     "cutouts",
     "difference",
+    "chain",
     "quality",
     "reliability",
 )

@@ -1,0 +1,227 @@
+"""The whole way: a raw detector of 16 amplifiers to coded cutouts, on one core and on two."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from broker.detection.detect import detect
+from broker.detection.dia import DiaSettings, detect_on_difference
+from broker.detection.difference import subtract_template
+from broker.detection.measure import Noise, fit_sources
+from broker.imaging.image import Calibration, Image
+from broker.imaging.isr import Amplifier, Box, Layout, Masters, remove_signature
+from broker.imaging.kernels import F64
+from broker.imaging.mask import UNUSABLE, empty_mask
+from broker.imaging.psf import GaussianPsf
+from broker.imaging.templates import Template
+from broker.imaging.warp import image_coefficients
+from broker.ops.image_bench.rows import (
+    GAIN,
+    MPIX,
+    READ,
+    SIGMA,
+    SKY,
+    Row,
+    at_least,
+    at_most,
+    make_wcs,
+)
+from broker.simulation.kernels import add_gaussians, normal_table, read_out
+
+_BIAS = 1000.0
+_OVERSCAN = 32
+_FULL_SIDE = 4096
+_STARS_PER_MPIX, _TRANSIENTS_PER_MPIX = 240.0, 12.0
+_CUTOUT = 63
+_MOST_S, _LEAST_SCALING, _MOST_MB, _MOST_COMPILE_S = 1.5, 1.9, 1536.0, 5.0
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    # Planes of 64 MB are kept by the process: given back and asked for again each time, their
+    # pages cost as much as the arithmetic.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+}
+
+
+def rows(side: int, repeats: int) -> list[Row]:
+    """Measure the chain in fresh processes: time, steps, scaling, memory, and first use."""
+    side = 2 * side
+    turns = max(2, repeats // 2)
+    (alone,) = _run(side, turns, 1)
+    pair = _run(side, turns, 2)
+    scale = _FULL_SIDE**2 / side**2
+    both = 2.0 * alone["chain"] / max(child["chain"] for child in pair)
+    return [
+        at_most("chain [s per 4096²]", scale * alone["chain"], _MOST_S, "LSST 46 + 79 and more"),
+        *(
+            Row(f"chain, {step} [s per 4096²]", scale * alone[step], "", "", None)
+            for step in _STEPS
+        ),
+        at_least("chain, two processes / one", both, _LEAST_SCALING, "2"),
+        at_most("chain, memory of a process [MB]", alone["memory"], _MOST_MB, "LSST 4300"),
+        at_most(
+            "chain, loading compiled code [s]", max(c["first"] for c in pair), _MOST_COMPILE_S, "0"
+        ),
+        at_least("chain, transients found / injected above S/N 10", alone["found"], 0.97, "1"),
+    ]
+
+
+def _run(side: int, turns: int, processes: int) -> list[dict[str, float]]:
+    """Run the chain in processes at once, each on a core of its own if there are as many."""
+    cores = sorted(os.sched_getaffinity(0))
+    children = []
+    for k in range(processes):
+        call = f"measure({side}, {turns}, {cores[k % len(cores)]})"
+        code = f"from broker.ops.image_bench.chain import measure; {call}"
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | _ENVIRONMENT,
+            )
+        )
+    return [json.loads(child.communicate()[0]) for child in children]
+
+
+_STEPS = ("signature", "difference", "direct sources", "difference sources")
+
+
+def measure(side: int, turns: int, core: int) -> None:
+    """Write to standard output, as JSON, what the chain took in this process. [processor s]"""
+    os.sched_setaffinity(0, {core})
+    raw, layout, masters, template, truth = _night(side)
+    start = time.process_time()
+    _chain(raw, layout, masters, template)
+    first = time.process_time() - start
+    times = []
+    for _ in range(turns):
+        steps, sources = _chain(raw, layout, masters, template)
+        times.append([*steps, sum(steps)])
+    answer = dict(zip((*_STEPS, "chain"), np.median(times, axis=0).tolist(), strict=True))
+    answer["first"] = first - answer["chain"]
+    answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+    answer["found"], answer["sources"] = _share_found(sources, truth), float(len(sources))
+    sys.stdout.write(json.dumps(answer))
+
+
+def _night(side: int) -> tuple[Any, Layout, Masters, Template, F64]:
+    """Return a raw plane, how it was made, a template, and the places of bright transients."""
+    rng = np.random.default_rng(11)
+    stars = _random_stars(rng, side, _STARS_PER_MPIX, 2.7, 4.7)
+    # 3 to 4 in the logarithm of electrons: S/N 10 to 100.
+    new = _random_stars(rng, side, _TRANSIENTS_PER_MPIX, 3.2, 4.2)
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
+    bias = 3.0 * np.sin(x / 97.0)
+    dark = np.full((side, side), 0.05, np.float32)
+    flat = (1.0 + 0.02 * np.cos(y / 211.0)).astype(np.float32)
+    del x, y
+    light = np.full((side, side), SKY, np.float32)
+    for places in (stars, new):
+        width = np.full(places.shape[1], SIGMA)
+        add_gaussians(light, *places, width, width, 0.02)
+    light *= flat
+    light += dark * np.float32(30.0) + bias * np.float32(GAIN)
+    counts = read_out(light, np.uint64(5), normal_table(), GAIN, READ, _BIAS, 65_000.0)
+    raw, layout = _amplifiers(counts)
+    deep = np.full((side, side), 8.0 * SKY, np.float32)
+    width = np.full(stars.shape[1], 1.8)
+    add_gaussians(deep, stars[0], stars[1], 8.0 * stars[2], width, width, 0.02)
+    eight = read_out(deep, np.uint64(6), normal_table(), 1.0, READ, 0.0, 65_535.0)
+    pixels = (eight.astype(np.float32) - np.float32(8.0 * SKY)) / np.float32(8.0)
+    noise = (8.0 * SKY + READ**2) / 64.0
+    image = Image(
+        pixels,
+        np.full(pixels.shape, noise, np.float32),
+        empty_mask((side, side)),
+        make_wcs(side),
+        GaussianPsf(1.8),
+        Calibration(0, 0, "r", 59_000.0, 240.0, 27.0, 1.0, READ, 6e4 * GAIN),
+        {"nVisits": 8},
+    )
+    template = Template(image, "bench", image_coefficients(image))
+    unit = np.sqrt((SKY + READ**2) * GaussianPsf(SIGMA).effective_pixels)
+    return raw, layout, Masters(bias, dark, flat), template, new[:2, new[2] > 10.0 * unit]
+
+
+def _random_stars(rng: Any, side: int, per_mpix: float, low: float, high: float) -> F64:
+    """Return x, y and electrons, shape (3, n)."""
+    n = int(per_mpix * side * side / MPIX)
+    return np.stack([*rng.uniform(30.0, side - 30.0, (2, n)), 10.0 ** rng.uniform(low, high, n)])
+
+
+def _amplifiers(counts: Any) -> tuple[Any, Layout]:
+    """Return the plane that 2 x 8 amplifiers with overscans write, and their layout."""
+    side = counts.shape[0]
+    width, height = side // 8, side // 2
+    raw = np.full((side, 8 * (width + _OVERSCAN)), np.uint16(_BIAS))
+    amplifiers = []
+    for row in range(2):
+        for column in range(8):
+            y, x = row * height, column * (width + _OVERSCAN)
+            target = Box(y, y + height, column * width, (column + 1) * width)
+            data = Box(y, y + height, x, x + width)
+            overscan = Box(y, y + height, x + width, x + width + _OVERSCAN)
+            data.of(raw)[:] = target.of(counts)
+            amplifiers.append(
+                Amplifier(data, target, overscan, gain=GAIN, read_noise=READ, saturation=6e4)
+            )
+    return raw, Layout((side, side), tuple(amplifiers))
+
+
+def _share_found(sources: Any, truth: F64) -> float:
+    """Return the share of places with a diaSource within two pixels."""
+    from scipy.spatial import cKDTree
+
+    found = np.column_stack([sources["x"].to_numpy(), sources["y"].to_numpy()])
+    distance, _ = cKDTree(found).query(truth.T)
+    return float(np.mean(distance < 2.0))
+
+
+def _chain(
+    raw: Any, layout: Layout, masters: Masters, template: Template
+) -> tuple[list[float], Any]:
+    """Return the seconds of each step, and the diaSources."""
+    side = layout.shape[0]
+    marks = [time.process_time()]
+
+    def step(result: Any) -> Any:
+        marks.append(time.process_time())
+        return result
+
+    reduced = step(remove_signature([raw], layout, masters=masters, exposure_s=30.0))
+    calibration = Calibration(1, 0, "r", 60_000.0, 30.0, 27.0, 1.0, READ, 6e4 * GAIN)
+    image = Image(
+        reduced.pixels,
+        reduced.variance,
+        reduced.mask,
+        make_wcs(side),
+        GaussianPsf(SIGMA),
+        calibration,
+    )
+    difference = step(subtract_template(image, template))
+    clean = difference.science
+    unusable = clean.is_masked(UNUSABLE)
+    peaks = detect(clean.pixels, clean.variance, psf_sigma=SIGMA, unusable=unusable, negative=False)
+    step(
+        fit_sources(
+            clean.pixels,
+            clean.variance,
+            peaks.x,
+            peaks.y,
+            psf_sigma=SIGMA,
+            noise=Noise(1.0, difference.floor),
+            unusable=unusable,
+        )
+    )
+    settings = DiaSettings(cutout_px=_CUTOUT)
+    result = step(detect_on_difference(difference, template.version, settings=settings))
+    return np.diff(marks).tolist(), result.sources
