@@ -152,12 +152,23 @@ class Masters:
         Sensitivity, 1 on average.
     defects : NDArray[np.bool_], optional
         Pixels that are always wrong.
+
+    Raises
+    ------
+    ConfigError
+        If bias, dark or flat has pixels that are not finite.
     """
 
     bias: F32 | None = None
     dark: F32 | None = None
     flat: F32 | None = None
     defects: Bools | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("bias", "dark", "flat"):
+            master = getattr(self, name)
+            if master is not None and not np.isfinite(master).all():
+                raise ConfigError(f"the master {name} has pixels that are not finite")
 
 
 @dataclass(frozen=True)
@@ -259,8 +270,6 @@ def _check(planes: Sequence[NDArray[Any]], layout: Layout, masters: Masters) -> 
         master = getattr(masters, name)
         if master is not None and master.shape != layout.shape:
             raise ConfigError(f"the master {name} is {master.shape}, the detector {layout.shape}")
-        if master is not None and name != "defects" and not np.isfinite(master).all():
-            raise ConfigError(f"the master {name} has pixels that are not finite")
 
 
 def _levelled(plane: NDArray[Any], amplifier: Amplifier, by_row: bool) -> tuple[NDArray[Any], F32]:
