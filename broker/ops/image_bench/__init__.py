@@ -20,12 +20,15 @@ STEPS = (
     "background",
     "lattice",
     "measurement",
+    "photometry",
+    "deblending",
     "warping",
     "cutouts",
     "difference",
     "chain",
     "quality",
     "reliability",
+    "association",
 )
 
 
