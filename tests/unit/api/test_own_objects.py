@@ -1,0 +1,62 @@
+"""Objects of our own images: forced fluxes after the newest alert, and whether one is withdrawn."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from fastapi.testclient import TestClient
+
+from broker.api import make_app
+from broker.store.forced import FORCED_SOURCES, ForcedStore, pixels_of_new_objects
+from broker.store.retractions import Retraction, RetractionStore
+
+V1 = "/api/v1"
+
+
+@pytest.fixture
+def own(words, tmp_path):
+    """A broker, a client, and the alerts of an object with a number for its name."""
+    broker = words.made_broker(tmp_path)
+    app = make_app(broker.sources, requests_per_s=1e6, burst=1_000_000)
+    return broker, TestClient(app), broker.store.object("sim", words.BIG)
+
+
+def test_a_history_has_forced_fluxes_where_there_is_no_alert(own, words):
+    broker, client, alerts = own
+    before = client.get(f"{V1}/objects/sim/{words.BIG}/history").json()["data"]
+    first = alerts[0]
+    times = [first["midpointMjdTai"], first["midpointMjdTai"] + 30.0]
+    columns = [[1, 2], [int(words.BIG)] * 2, [5, 6], [0, 0], times, [1.0] * 2, [2.0] * 2]
+    columns += [[50.0, 7.5], [1.0, 1.5], [first["band"]] * 2]
+    table = pa.table(dict(zip(FORCED_SOURCES.names, columns, strict=True)), schema=FORCED_SOURCES)
+    pixel = pixels_of_new_objects(np.array([first["ra"]]), np.array([first["dec"]]))
+    ForcedStore(broker.tables, words.RUN).record(table, np.repeat(pixel, 2))
+
+    after = client.get(f"{V1}/objects/sim/{words.BIG}/history").json()["data"]
+
+    assert len(after) == len(before) + 1  # the other one's epoch has an alert
+    last = after[-1]
+    assert (last["kind"], last["psfFlux"], last["psfFluxErr"]) == ("forced", 7.5, 1.5)
+    assert (last["midpointMjdTai"], last["diaSourceId"]) == (times[1], None)
+
+
+def test_an_object_that_is_withdrawn_says_so_and_keeps_its_alerts(own, words):
+    broker, client, alerts = own
+    url = f"{V1}/objects/sim/{words.BIG}"
+    assert client.get(url).json()["isRetracted"] is False
+    thing, source = int(words.BIG), int(alerts[0]["diaSourceId"])
+    marks = [Retraction(thing, n, 61_200.5, "none is found", "v2", "1.0") for n in (None, source)]
+    RetractionStore(broker.tables, words.RUN).put(marks)
+
+    body = client.get(url).json()
+
+    assert body["isRetracted"] is True
+    assert (body["timeWithdrawnMjdTai"], body["retractionReason"]) == (61_200.5, "none is found")
+    assert body["retractedDiaSourceIds"] == [str(source)]
+    assert len(body["data"]) == len(alerts)
+
+
+def test_objects_of_other_surveys_and_with_other_names_are_not_withdrawn(own, words):
+    _, client, _ = own
+
+    assert client.get(f"{V1}/objects/sim/across").json()["isRetracted"] is False
+    assert client.get(f"{V1}/objects/sim/across/history").status_code == 200
