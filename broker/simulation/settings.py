@@ -1,6 +1,6 @@
 """What is simulated: survey, camera, sky, as one frozen record with presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.errors import ConfigError
 from broker.units import BANDS
@@ -207,11 +207,11 @@ class Settings:
             )
 
 
-DEMO = Settings()
-"""Two fields, two detectors, three bands, four visits each: 48 images of 1024 × 1024."""
+DEMO = Settings(camera=REAL_CAMERA, moving_density=600.0)
+"""Two fields, two detectors, three bands, four visits each: 48 raw images of 1024 × 1024."""
 
-SMALL = Settings(fields=(Field("cosmos", 150.11, 2.23),), bands=("g", "r"))
-"""One field of the demo's in two bands: 16 images of 1024 × 1024."""
+SMALL = replace(DEMO, fields=(Field("cosmos", 150.11, 2.23),), bands=("g", "r"))
+"""One field of the demo's in two bands: 16 raw images of 1024 × 1024."""
 
 TEST = Settings(
     fields=(Field("cosmos", 150.11, 2.23),),
@@ -221,6 +221,6 @@ TEST = Settings(
     detector_px=256,
     template_visits=3,
 )
-"""Two images of 256 × 256."""
+"""Two images of 256 × 256, of an ideal camera."""
 
 PRESETS = {"demo": DEMO, "small": SMALL, "test": TEST}
