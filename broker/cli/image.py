@@ -1,18 +1,19 @@
 """`broker image`: your own FITS files reduced, searched, measured, subtracted and stacked."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from broker.cli.image_quality import quality
-from broker.cli.output import emit_rows, json_option, progress
+from broker.cli.image_recreate import recreate
+from broker.cli.image_work import BAD_DATA, defaults, each, task
+from broker.cli.output import emit_rows, json_option
 from broker.cli.reliability import train_reliability
-from broker.errors import AlertError, BrokerError
+from broker.errors import AlertError
 
-_BAD_DATA = 20
 _files = click.argument(
     "files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
 )
@@ -82,6 +83,7 @@ command.add_command(train_reliability)
 
 
 command.add_command(quality)
+command.add_command(recreate)
 
 
 @command.command("reduce")
@@ -114,18 +116,19 @@ def reduce_(
     """
     from broker.ops import image_files
 
-    masters = image_files.read_masters(bias, dark, flat)
-    choices = image_files.Choices(out, _defaults(given), image=f".{image}")
+    image_files.read_masters(bias, dark, flat)  # a wrong one is told before anything is done
+    masters = {n: (p,) for n, p in (("bias", bias), ("dark", dark), ("flat", flat)) if p}
+    choices = image_files.Choices(out, defaults(given), image=f".{image}")
     columns = ["images", "background", "badPixels", "saturatedPixels"]
     if not snaps:
-        _each(files, lambda p: image_files.reduce_file(p, masters, choices), columns, as_json)
+        each(files, task("reduce", choices, lambda p: {"raw": (p,)} | masters), columns, as_json)
         return
     if len(files) % 2:
         raise click.UsageError(f"--snaps needs pairs of files; there are {len(files)}")
     second = dict(zip(files[::2], files[1::2], strict=True))
-    _each(
+    each(
         files[::2],
-        lambda p: image_files.reduce_pair((p, second[p]), masters, choices),
+        task("snaps", choices, lambda p: {"raw": (p, second[p])} | masters),
         [*columns, "cosmicRayPixels"],
         as_json,
     )
@@ -163,13 +166,13 @@ def master(
     frames: list[Any] = []
 
     def read(path: Path) -> dict[str, Any]:
-        frames.append(image_masters.calibration_frame(path, kind, masters, _defaults(given)))
+        frames.append(image_masters.calibration_frame(path, kind, masters, defaults(given)))
         return {"level": frames[-1].level}
 
-    failed = _each(files, read, ["level"], as_json, stop=False)
+    failed = each(files, read, ["level"], as_json, stop=False)
     image_masters.write(out, kind, frames)
     if failed:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 @command.command()
@@ -198,10 +201,10 @@ def detect(
     from broker.ops import image_files
 
     choices = image_files.Choices(
-        out, _defaults(given), table=f".{table}", threshold=threshold, deblended=deblended
+        out, defaults(given), table=f".{table}", threshold=threshold, deblended=deblended
     )
     columns = ["images", "sources", "seeing", "limitingMag", "background", "psfStars"]
-    _each(files, lambda p: image_files.detect_file(p, choices), columns, as_json)
+    each(files, task("detect", choices, lambda p: {"image": (p,)}), columns, as_json)
 
 
 @command.command()
@@ -241,16 +244,18 @@ def measure(
     Example: broker image measure reduced/*.fits --at places.csv --out tables
     """
     from broker.imaging.tables import read_table
-    from broker.ops import image_catalogs, image_files
+    from broker.ops import image_files
 
     choices = image_files.Choices(
-        out, _defaults(given), table=f".{table}", threshold=threshold, deblended=deblended
+        out, defaults(given), table=f".{table}", threshold=threshold, deblended=deblended
     )
-    places = read_table(at) if at else None
+    places = {"places": (at,)} if at else {}
+    if at:
+        read_table(at)  # a wrong one is told before anything is done
     columns = ["images", "places", "notMeasured", "seeing"]
-    _each(
+    each(
         files,
-        lambda p: image_catalogs.measure_file(p, places, choices, models=models),
+        task("measure", choices, lambda p: {"image": (p,)} | places, models=models),
         columns,
         as_json,
     )
@@ -285,12 +290,13 @@ def calibrate(
     Example: broker image calibrate reduced/*.fits --catalog stars.csv --out calibrated
     """
     from broker.imaging.tables import read_table
-    from broker.ops import image_catalogs, image_files
+    from broker.ops import image_files
 
-    choices = image_files.Choices(out, _defaults(given), image=f".{image}")
-    table = read_table(catalog)
+    choices = image_files.Choices(out, defaults(given), image=f".{image}")
+    read_table(catalog)  # a wrong one is told before anything is done
     columns = ["zeroPoint", "zeroPointErr", "wcsRmsArcsec", "shiftPx", "pairs", "calibrationStars"]
-    _each(files, lambda p: image_catalogs.calibrate_file(p, table, mag, choices), columns, as_json)
+    work = task("calibrate", choices, lambda p: {"image": (p,), "catalog": (catalog,)}, mag=mag)
+    each(files, work, columns, as_json)
 
 
 @command.command()
@@ -321,9 +327,10 @@ def difference(
     """
     from broker.ops import image_files
 
-    choices = image_files.Choices(out, _defaults(given), f".{table}", f".{image}", threshold)
+    choices = image_files.Choices(out, defaults(given), f".{table}", f".{image}", threshold)
     columns = ["sources", "reliable", "seeing", "limitingMag", "kernelStars", "kernelSum"]
-    _each((new,), lambda p: image_files.difference_file(p, template, choices), columns, as_json)
+    both = task("difference", choices, lambda p: {"image": (p,), "template": (template,)})
+    each((new,), both, columns, as_json)
 
 
 @command.command()
@@ -344,55 +351,20 @@ def coadd(files: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> No
     from broker.ops import image_files
 
     images: list[Any] = []
+    used: list[Path] = []
 
     def read(path: Path) -> dict[str, Any]:
-        images.append(image_files.read_calibrated(path, _defaults(given)))
+        images.append(image_files.read_calibrated(path, defaults(given)))
+        used.append(path)
         return {"band": images[-1].band, "seeing": images[-1].fwhm_arcsec}
 
-    failed = _each(files, read, ["band", "seeing"], as_json=False, stop=False, silent=as_json)
+    failed = each(files, read, ["band", "seeing"], as_json=False, stop=False, silent=as_json)
     if not images:
         raise AlertError("no image can be used")
-    row = image_files.write_coadd(images, out) | {"file": str(out), "left out": failed}
+    choices = image_files.Choices(out.parent, defaults(given))
+    work = task("coadd", choices, lambda _: {"image": tuple(used)}, file=out.name)
+    row = work(out) | {"file": str(out), "left out": failed}
     columns = ["file", "images", "left out", "band", "exposureS", "seeing", "covered"]
     emit_rows([row], columns, as_json=as_json)
     if failed:
-        sys.exit(_BAD_DATA)
-
-
-def _defaults(given: dict[str, Any]) -> Any:
-    from broker.imaging.fits import Defaults
-
-    return Defaults(**{name: value for name, value in given.items() if value is not None})
-
-
-def _each(
-    files: Sequence[Path],
-    work: Callable[[Path], dict[str, Any]],
-    columns: Sequence[str],
-    as_json: bool,
-    *,
-    stop: bool = True,
-    silent: bool = False,
-) -> int:
-    """Do the work for each file, print a row each, return how many failed."""
-    rows = []
-    with progress("files", len(files)) as advance:
-        for path in files:
-            try:
-                row = {"file": str(path), "status": "ok"} | work(path)
-            except BrokerError as error:
-                if not isinstance(error, AlertError):
-                    raise
-                row = {"file": str(path), "status": "failed", "reason": error.message}
-            except Exception as error:  # noqa: BLE001 - one file must not stop the others
-                reason = f"{type(error).__name__}: {error}"
-                row = {"file": str(path), "status": "failed", "reason": reason}
-            rows.append(row)
-            advance(1)
-    failed = sum(row["status"] == "failed" for row in rows)
-    if not silent:
-        shown = ["file", "status", *columns, *(["reason"] if failed or as_json else [])]
-        emit_rows(rows, shown, as_json=as_json)
-    if failed and stop:
-        sys.exit(_BAD_DATA)
-    return failed
+        sys.exit(BAD_DATA)

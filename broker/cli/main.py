@@ -24,6 +24,7 @@ _NOT_COMMANDS = {
     "demo_report",
     "image_quality",
     "image_recreate",
+    "image_work",
     "main",
     "module_alerts",
     "output",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from broker.errors import AlertError
 from broker.imaging import fits_header as words
 from broker.imaging.fits_header import wcs_of
+from broker.imaging.fits_write import write_units
 from broker.imaging.image import Calibration, Image, RawExposure
 from broker.imaging.kernels import F32
 from broker.imaging.mask import MaskArray, MaskPlane, empty_mask, set_plane
@@ -348,6 +349,9 @@ def write_image(path: Path, image: Image) -> None:
     header["BUNIT"] = image.meta.get("unit", "adu")
     if not image.meta.get("psfKnown", True):
         del header["PSFSIGMA"]
+    made = image.meta.get("provenance", {})
+    if "id" in made:
+        header["PROVID"] = made["id"]
     if image.meta:
         header["BRKMETA"] = json.dumps(image.meta, sort_keys=True)
     planes = {f"HIERARCH MP_{n}": p.bit_length() - 1 for n, p in PLANE_NAMES.items()}
@@ -376,23 +380,3 @@ def write_raw(path: Path, exposure: RawExposure) -> None:
     header = header_of(exposure.calibration, exposure.wcs, exposure.psf)
     header |= {"BUNIT": "adu", "BIASLVL": exposure.bias_level}
     write_units(path, [fits.PrimaryHDU(exposure.pixels, fits.Header(header))])
-
-
-def write_units(path: Path, units: list[Any]) -> None:
-    """Write the units of a FITS file: the whole file or nothing."""
-    from astropy.io import fits
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The draft keeps the ending: astropy compresses by it.
-    draft = path.with_name(f".draft-{path.name}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        whole = fits.HDUList(units)
-        plain = path.name.endswith(".fits")
-        if plain:
-            # Sums of our own making: astropy's have the clock in their comments.
-            whole.update_extend()
-            for unit in whole:
-                unit.add_checksum(when="of the bytes")
-        whole.writeto(draft, overwrite=True, checksum=not plain)
-    draft.replace(path)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.imaging.fits import header_of, write_units
+from broker.imaging.fits import header_of
+from broker.imaging.fits_write import write_units
 from broker.imaging.image import RawExposure
 from broker.imaging.isr import Amplifier, Box, Layout
 from broker.imaging.wcs import Wcs

@@ -1,5 +1,6 @@
 """Tables in and out, by the file's name: Parquet, CSV, VOTable and FITS."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ ENDINGS = (".parquet", ".csv", ".vot", ".xml", ".fits")
 """What a table's file may end in; `.vot` and `.xml` are VOTable."""
 
 
-def write_table(path: Path, table: pa.Table, *, units: Mapping[str, str] | None = None) -> None:
+def write_table(
+    path: Path,
+    table: pa.Table,
+    *,
+    units: Mapping[str, str] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> None:
     """Write a table, with its columns' units where the format has a place for them.
 
     Parameters
@@ -24,6 +31,8 @@ def write_table(path: Path, table: pa.Table, *, units: Mapping[str, str] | None 
         Columns of numbers, text and booleans; binary columns are left out but in Parquet.
     units : mapping of str to str, optional
         Unit of each column that has one.
+    record : mapping, optional
+        How it was made; CSV has no place for it.
 
     Raises
     ------
@@ -35,13 +44,13 @@ def write_table(path: Path, table: pa.Table, *, units: Mapping[str, str] | None 
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".draft-{path.name}")
     if path.suffix == ".parquet":
-        _write_parquet(draft, table, units or {})
+        _write_parquet(draft, table, units or {}, record or {})
     elif path.suffix == ".csv":
         from pyarrow import csv
 
         csv.write_csv(_plain(table), draft)
     else:
-        _write_astropy(draft, _plain(table), units or {})
+        _write_astropy(draft, _plain(table), units or {}, record or {})
     draft.replace(path)
 
 
@@ -75,16 +84,21 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.select([f.name for f in table.schema if not pa.types.is_binary(f.type)])
 
 
-def _write_parquet(path: Path, table: pa.Table, units: Mapping[str, str]) -> None:
+def _write_parquet(
+    path: Path, table: pa.Table, units: Mapping[str, str], record: Mapping[str, Any]
+) -> None:
     import pyarrow.parquet as pq
 
     fields = [
         f.with_metadata({"unit": units[f.name]}) if units.get(f.name) else f for f in table.schema
     ]
-    pq.write_table(table.cast(pa.schema(fields)), path)
+    words = {"provenance": json.dumps(dict(record), sort_keys=True)} if record else None
+    pq.write_table(table.cast(pa.schema(fields, metadata=words)), path)
 
 
-def _write_astropy(path: Path, table: pa.Table, units: Mapping[str, str]) -> None:
+def _write_astropy(
+    path: Path, table: pa.Table, units: Mapping[str, str], record: Mapping[str, Any]
+) -> None:
     from astropy.table import MaskedColumn, Table
 
     out = Table()
@@ -92,10 +106,19 @@ def _write_astropy(path: Path, table: pa.Table, units: Mapping[str, str]) -> Non
         chunk = column.combine_chunks()
         null = np.asarray(chunk.is_null())
         out[name] = MaskedColumn(_filled(chunk), mask=null, unit=units.get(name) or None)
+    words = json.dumps(dict(record), sort_keys=True)
     if path.suffix == ".fits":
+        if record:
+            out.meta |= {"PROVID": record["id"], "BRKPROV": words}
         out.write(path, format="fits", overwrite=True)
-    else:
-        out.write(path, format="votable", overwrite=True, table_id="sources")
+        return
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Info
+
+    whole = from_table(out, table_id="sources")
+    if record:
+        whole.resources[0].infos.append(Info(name="provenance", value=words))
+    whole.to_xml(str(path))
 
 
 def _filled(column: pa.Array) -> Any:

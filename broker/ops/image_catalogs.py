@@ -15,7 +15,7 @@ from broker.errors import AlertError, ConfigError
 from broker.imaging.fits import read_frames, to_image, write_image
 from broker.imaging.image import Image
 from broker.imaging.tables import write_table
-from broker.ops.image_files import Choices, named, stem
+from broker.ops.image_files import Choices, named, said_of, stem, with_record
 
 
 def measure_file(
@@ -47,7 +47,12 @@ def measure_file(
             got.image, x, y, psf=got.star_psf, correction=got.correction.factor, models=models
         )
         table = table.add_column(0, "place", pa.array(number, pa.int64()))
-        write_table(choices.out / f"{name}-measured{choices.table}", table, units=MEASURED_UNITS)
+        write_table(
+            choices.out / f"{name}-measured{choices.table}",
+            table,
+            units=MEASURED_UNITS,
+            record=said_of(choices.record),
+        )
         rows.append((len(table), table["psfCounts"].null_count, got.scorecard["seeing"]))
     return {
         "images": len(rows),
@@ -106,7 +111,7 @@ def calibrate_file(path: Path, catalog: Any, mag: str, choices: Choices) -> dict
         calibration=replace(image.calibration, zero_point=got.zero_point),
         meta=meta,
     )
-    write_image(choices.out / f"{stem(path)}-calibrated{choices.image}", done)
+    write_image(choices.out / f"{stem(path)}-calibrated{choices.image}", with_record(done, choices))
     return {
         "zeroPoint": got.zero_point,
         "shiftPx": got.shift_px,

@@ -1,6 +1,6 @@
 """What the image commands do with a file: read, work, write, and say in a row what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Choices:
         Least S/N.
     deblended : bool
         Whether close pairs are taken apart.
+    record : mapping
+        How the products are made, see `broker.ops.image_provenance`; empty if that is not kept.
     """
 
     out: Path
@@ -59,6 +61,26 @@ class Choices:
     image: str = ".fits"
     threshold: float = 5.0
     deblended: bool = True
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def with_record(image: Image, choices: Choices) -> Image:
+    """Return an image that carries the record of how it was made."""
+    meta = {name: value for name, value in image.meta.items() if name != "provenance"}
+    if choices.record:
+        meta["provenance"] = said_of(choices.record)
+    return replace(image, meta=meta)
+
+
+def said_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a product says of its record: inputs by name, wherever they lie."""
+    if not record:
+        return {}
+    inputs = [
+        {"role": i["role"], "name": Path(i["path"]).name, "sha256": i["sha256"]}
+        for i in record.get("inputs", ())
+    ]
+    return {k: v for k, v in record.items() if k != "inputs"} | {"inputs": inputs}
 
 
 def stem(path: Path) -> str:
@@ -106,7 +128,7 @@ def reduce_pair(paths: Sequence[Path], masters: Masters, choices: Choices) -> di
 
 def _written(images: Sequence[Image], names: Sequence[str], choices: Choices) -> dict[str, Any]:
     for image, name in zip(images, names, strict=True):
-        write_image(choices.out / f"{name}-reduced{choices.image}", image)
+        write_image(choices.out / f"{name}-reduced{choices.image}", with_record(image, choices))
     return {
         "images": len(images),
         "background": float(np.median([np.median(i.pixels[::4, ::4]) for i in images])),
@@ -225,7 +247,12 @@ def detect_file(path: Path, choices: Choices) -> dict[str, Any]:
             threshold=choices.threshold,
             deblended=choices.deblended,
         )
-        write_table(choices.out / f"{name}-sources{choices.table}", got.sources, units=UNITS)
+        write_table(
+            choices.out / f"{name}-sources{choices.table}",
+            got.sources,
+            units=UNITS,
+            record=said_of(choices.record),
+        )
         rows.append(got.scorecard)
     return {
         "images": len(rows),
@@ -259,8 +286,16 @@ def difference_file(new: Path, template: Path, choices: Choices) -> dict[str, An
     )
     name = stem(new)
     psf = GaussianPsf(difference.psf_sigma)
-    write_image(choices.out / f"{name}-difference{choices.image}", replace(result, psf=psf))
-    write_table(choices.out / f"{name}-diasources{choices.table}", got.sources, units=DIA_UNITS)
+    write_image(
+        choices.out / f"{name}-difference{choices.image}",
+        with_record(replace(result, psf=psf), choices),
+    )
+    write_table(
+        choices.out / f"{name}-diasources{choices.table}",
+        got.sources,
+        units=DIA_UNITS,
+        record=said_of(choices.record),
+    )
     return {
         "sources": int(got.scorecard["nSources"]),
         "reliable": int(got.scorecard["nReliable"]),
@@ -271,16 +306,16 @@ def difference_file(new: Path, template: Path, choices: Choices) -> dict[str, An
     }
 
 
-def coadd_files(paths: Sequence[Path], target: Path, defaults: Defaults) -> dict[str, Any]:
+def coadd_files(paths: Sequence[Path], target: Path, choices: Choices) -> dict[str, Any]:
     """Write the clipped, weighted mean of files, on the pixels of the first."""
-    images = [_with_psf(_calibrated(p, defaults)) for p in paths]
-    return write_coadd(images, target)
+    images = [read_calibrated(p, choices.defaults) for p in paths]
+    return write_coadd(images, target, choices)
 
 
-def write_coadd(images: Sequence[Image], target: Path) -> dict[str, Any]:
+def write_coadd(images: Sequence[Image], target: Path, choices: Choices) -> dict[str, Any]:
     """Write the coadd of images on the pixels of the first; return its row."""
     deep = coadd(images, images[0].wcs, images[0].shape)
-    write_image(target, deep)
+    write_image(target, with_record(deep, choices))
     return {
         "images": len(images),
         "band": deep.band,

@@ -25,6 +25,12 @@ X, Y = STARS.uniform(12, SIDE - 13, (2, 25))
 ELECTRONS = 10 ** STARS.uniform(3.8, 5.0, 25)
 
 
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    """Records of products are kept under the home."""
+    monkeypatch.setenv("BROKER_HOME", str(tmp_path / "home"))
+
+
 def run(*arguments):
     return CliRunner().invoke(cli, ["image", *(str(a) for a in arguments)])
 
