@@ -33,10 +33,30 @@ _NOT_COMMANDS = {
 
 _EXTRAS = {
     "client": {"kafka"},
-    "science": {"astropy", "cdshealpix", "isal", "matplotlib", "numba", "scipy"},
+    "science": {
+        "astropy",
+        "cdshealpix",
+        "isal",
+        "light_curve",
+        "matplotlib",
+        "mocpy",
+        "numba",
+        "onnxruntime",
+        "scipy",
+        "sklearn",
+    },
     "serve": {"fastapi", "jinja2", "uvicorn"},
     "stream": {"happybase", "psutil", "py4j", "pyspark", "thriftpy2", "zstandard"},
-    "test": {"photutils", "sep"},
+    "test": {
+        "astroscrappy",
+        "ccdproc",
+        "galsim",
+        "joblib",
+        "lsdb",
+        "photutils",
+        "reproject",
+        "sep",
+    },
 }
 """What an installation without all extras may lack, by the extra that brings it."""
 
