@@ -260,7 +260,7 @@ def install_survey(config: Config, *, seed: int, preset: str = "demo") -> tuple[
 
     settings = PRESETS[preset]
     store = TemplateStore(config.run_path("templates"))
-    build_calibrations(seed, settings, CalibrationStore.beside(store.path))
+    build_calibrations(seed, settings, CalibrationStore(config.run_path("calibrations")))
     with progress("templates", count_templates(settings)) as advance:
         version = build_templates(seed, settings, store, advance=advance)
     own_catalogs(config).mkdir(parents=True, exist_ok=True)

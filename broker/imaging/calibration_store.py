@@ -31,8 +31,11 @@ class CalibrationStore:
 
     @classmethod
     def beside(cls, templates: Path) -> "CalibrationStore":
-        """Return the store of a run, beside its templates."""
-        return cls(templates.parent / "calibrations")
+        """Return the store of a run whose templates are in a folder `…/templates/<run>`.
+
+        It is `…/calibrations/<run>`.
+        """
+        return cls(templates.parent.parent / "calibrations" / templates.name)
 
     def names(self) -> list[str]:
         """Return the names of the sets, sorted."""

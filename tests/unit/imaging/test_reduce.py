@@ -134,7 +134,7 @@ def test_full_pixels_of_either_snap_are_masked_with_the_ends_of_their_columns(ma
 
 
 def test_a_store_gives_an_exposure_the_set_that_it_names(tmp_path, masters):
-    store = CalibrationStore(tmp_path / "calibrations")
+    store = CalibrationStore(tmp_path / "calibrations" / "night")
     raw = exposure(np.full((SIDE, SIDE), 2_000.0), np.random.default_rng(2))
     assert store.names() == []
 
@@ -145,7 +145,7 @@ def test_a_store_gives_an_exposure_the_set_that_it_names(tmp_path, masters):
     direct = decode_image(encode_image(raw), masters)
     np.testing.assert_array_equal(image.pixels, direct.pixels)
     assert image.meta["calibrationSet"] == "set-1"
-    assert CalibrationStore.beside(tmp_path / "templates").names() == ["set-1"]
+    assert CalibrationStore.beside(tmp_path / "templates" / "night").names() == ["set-1"]
 
 
 @pytest.mark.parametrize(("name", "detector"), [("set-2", 3), ("set-1", 4), ("../set-1", 3)])

@@ -1,5 +1,6 @@
 """Light through telescope and air, beside independent integrals."""
 
+import galsim
 import numpy as np
 import pytest
 from scipy.integrate import dblquad
@@ -116,3 +117,23 @@ def test_a_flat_has_corners_and_rings():
     smooth = uneven(np.random.default_rng(2), 256, vignetting=0.1, dust=0.0)
     shadow = lit / smooth
     assert 0.03 < np.ptp(shadow) < 0.12
+
+
+@pytest.mark.parametrize("shear", [(0.0, 0.0), (0.1, 0.05)])
+def test_a_star_is_as_galsim_draws_it(shear):
+    exact = galsim.GSParams(folding_threshold=1e-9, maxk_threshold=1e-9, kvalue_accuracy=1e-10)
+    profile = galsim.Gaussian(sigma=1.9, flux=1e5, gsparams=exact)
+    profile = profile.shear(g1=shear[0], g2=shear[1])
+    reference = profile.shift(0.31, -0.22).drawImage(nx=61, ny=61, scale=1.0, dtype=np.float64)
+
+    image = np.zeros((61, 61), dtype=np.float32)
+    stretch = np.array([[1.0 + shear[0], shear[1]], [shear[1], 1.0 - shear[0]]])
+    moments = 1.9**2 * stretch @ stretch / (1.0 - shear[0] ** 2 - shear[1] ** 2)
+    place = arrays(30.31, 29.78, 1e5)
+    if shear == (0.0, 0.0):
+        add_gaussians(image, *place, *arrays(1.9, 1.9), 1e-6)
+    else:
+        add_ellipses(image, *place, *arrays(moments[0, 0], moments[0, 1], moments[1, 1]), 1e-6)
+
+    assert np.max(np.abs(image - reference.array)) < 1e-6 * reference.array.max()
+    assert image.sum(dtype=np.float64) == pytest.approx(1e5, rel=1e-6)

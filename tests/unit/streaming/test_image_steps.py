@@ -115,12 +115,12 @@ def raw_survey():
 def test_a_raw_image_waits_for_its_calibrations_and_is_done_with_them(raw_survey, tmp_path):
     (exposure, _) = simulate_night(seed=5, settings=raw_survey).exposures()
     message = ImageMessage(AT, exposure.message.value, 1234)
-    store = TemplateStore(tmp_path / "templates")
+    store = TemplateStore(tmp_path / "templates" / "live")
     store.put(VERSION, make_templates(5, raw_survey))
 
     waiting = process(message, store)
     again = process(message, store, Kept(status=NO_TEMPLATE, first=ELSEWHERE))
-    name = build_calibrations(5, raw_survey, CalibrationStore(tmp_path / "calibrations"))
+    name = build_calibrations(5, raw_survey, CalibrationStore(tmp_path / "calibrations" / "live"))
     done = process(message, store, Kept(status=NO_TEMPLATE, first=AT))
 
     assert waiting.status == NO_TEMPLATE
