@@ -130,8 +130,11 @@ def subtract_template(
     Raises
     ------
     AlertError
-        If the exposure is masked or without noise, or the template does not lie on it.
+        If the exposure is masked or without noise, or the template does not lie on it, or
+        contains it: what changed would be subtracted from itself.
     """
+    if template.contains(image.visit):
+        raise AlertError(f"the template contains visit {image.visit}", visit=image.visit)
     science, scorecard = without_sky(image, cell_px=cell_px)
     wide = on_science_pixels(template, science, margin=_MARGIN)
     matched = _cropped(wide, science)

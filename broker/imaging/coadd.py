@@ -80,7 +80,7 @@ def coadd(images: Sequence[Image], wcs: Wcs, shape: tuple[int, int]) -> Image:
         wcs,
         GaussianPsf(sigma),
         _calibration(images, reference),
-        {"nVisits": len(images)},
+        {"nVisits": len(images), "visits": " ".join(str(i.visit) for i in images)},
     )
 
 

@@ -44,6 +44,10 @@ class Template:
     version: str
     coefficients: F32 | None = None
 
+    def contains(self, visit: int) -> bool:
+        """Return whether an exposure went into it; visit 0 is none."""
+        return visit > 0 and str(visit) in str(self.image.meta.get("visits", "")).split()
+
 
 @dataclass(frozen=True)
 class TemplateStore:

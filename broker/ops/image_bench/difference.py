@@ -106,16 +106,17 @@ class _Found:
     chi2: list[F64] = field(default_factory=list)
     dipoles: list[Any] = field(default_factory=list)
 
-    def add(self, pair: Pair, difference: Difference, shift: float = 0.0) -> None:
+    def add(self, pair: Pair, difference: Difference) -> None:
         """Detect, measure, and compare with the truth, away from stars."""
         from scipy.spatial import cKDTree
 
         sources = detect_on_difference(difference, "bench").sources.to_pandas()
         truth = pair.transients
-        others = cKDTree(truth[:, :2]).query(truth[:, :2], k=2)[0][:, 1]
+        others = np.asarray(cKDTree(truth[:, :2]).query(truth[:, :2], k=2)[0])[:, 1]
         clear = (_near(pair.stars, truth[:, 0], truth[:, 1]) > _CLEAR_PX) & (others > 3 * _CLEAR_PX)
         truth = truth[clear]
-        distance, row = cKDTree(sources[["x", "y"]].to_numpy()).query(truth[:, :2] + shift)
+        tree = cKDTree(sources[["x", "y"]].to_numpy())
+        distance, row = (np.asarray(part) for part in tree.query(truth[:, :2]))
         seen = distance < _MATCH_PX
         self.snr.append(truth[:, 3])
         self.seen.append(seen)

@@ -15,6 +15,7 @@ from broker.detection.columns import (
     unpack_dia_source_ids,
 )
 from broker.detection.dia import DiaSettings, difference_and_detect
+from broker.detection.difference import without_sky
 from broker.detection.flags import DOCS, SourceFlag, names
 from broker.errors import AlertError
 from broker.imaging.cutout import decode_cutout
@@ -132,6 +133,91 @@ def test_a_misregistered_exposure_is_matched_all_the_same(field):
     result = difference_and_detect(off, field.template)
 
     assert int((result.sources["reliability"].to_numpy() >= 0.5).sum()) <= 1
+
+
+def test_with_a_psf_that_varies_bright_fluxes_are_right_on_both_sides_of_the_image(field):
+    image, transients = observe(field, 310, 2.3, [60.0, 120.0], sharper=0.12)
+
+    result = difference_and_detect(image, field.template)
+
+    row, _ = matched(result, transients)
+    clear = clear_of_stars(field, image, transients) & (row >= 0)
+    ratio = result.sources["psfFlux"].to_numpy()[row[clear]] / transients[clear, 2]
+    left = transients[clear, 3] < field.side / 2
+    # Some 25 sources of 1.2 % each on a side; with one width the sides would differ by 6 %.
+    assert ratio[left].mean() == pytest.approx(1.0, abs=0.012)
+    assert ratio[~left].mean() == pytest.approx(1.0, abs=0.012)
+    assert result.scorecard["psfStars"] > 20
+    assert result.scorecard["psfSpread"] == pytest.approx(0.10, abs=0.04)
+
+
+def test_an_exposure_that_is_the_sharper_one_only_in_places_is_smoothed_and_matched(field):
+    sigma = field.template.image.psf.sigma
+    extra = 0
+    for seed in range(3):
+        wcs = field.wcs.shifted(2.2, 0.4)
+        image = harness.draw(320 + seed, wcs, field.side, sigma * 1.06, field.stars, sharper=0.16)
+        result = difference_and_detect(
+            replace(image, calibration=replace(image.calibration, visit=320 + seed)), field.template
+        )
+        assert result.scorecard["smoothing"] > 0.0
+        extra += result.sources.num_rows
+
+    # 360 stars and 0.8 megapixels of sky.
+    assert extra <= 3
+
+
+def test_stars_that_reach_over_the_border_leave_nothing(field):
+    x = np.linspace(20.0, field.side - 20.0, 12)
+    ra, dec = field.wcs.pixel_to_sky(x, np.full(12, 1.0))
+    stars = np.vstack([field.stars, np.column_stack([ra, dec, np.full(12, 4e4)])])
+    image = harness.draw(330, field.wcs, field.side, 2.4, stars, visit=9)
+    deep = harness.draw(331, field.wcs.shifted(-24, -24), field.side + 48, 1.8, stars, visit=8)
+    template = without_sky(deep)[0]
+
+    result = difference_and_detect(image, Template(template, "v1"))
+
+    assert (result.sources["y"].to_numpy() > 12.0).all()
+
+
+def test_white_noise_keeps_sources_and_their_errors_honest(field):
+    image, transients = observe(field, 340, 1.6, [20.0, 40.0])
+
+    result = difference_and_detect(image, field.template, settings=DiaSettings(decorrelate=True))
+
+    row, _ = matched(result, transients)
+    clear = clear_of_stars(field, image, transients) & (row >= 0)
+    sources = result.sources.to_pandas().iloc[row[clear]]
+    pull = (sources["psfFlux"] - transients[clear, 2]) / sources["psfFluxErr"]
+    assert (row >= 0).mean() > 0.97
+    # Some 50 sources: the root mean square is known to 10 %.
+    assert 0.7 < float(np.sqrt(np.mean(pull**2))) < 1.35
+    assert result.scorecard["decorrelated"] == 1
+
+
+def test_a_template_that_contains_the_exposure_is_refused(field):
+    image, _ = observe(field, 350, 2.0, [10.0])
+    inside = replace(image, calibration=replace(image.calibration, visit=1))
+
+    with pytest.raises(AlertError, match="contains visit 1"):
+        difference_and_detect(inside, field.template)
+
+
+def test_a_trail_is_masked_and_its_sources_are_flagged(field):
+    image, transients = observe(field, 360, 2.0, [30.0])
+    y, x = np.mgrid[: field.side, : field.side]
+    across = (y - 0.6 * x - 60.0) / np.hypot(1.0, 0.6)
+    image.pixels[:] += (400.0 * np.exp(-0.5 * (across / 2.0) ** 2)).astype(np.float32)
+
+    result = difference_and_detect(image, field.template)
+
+    sources = result.sources.to_pandas()
+    far = np.abs(sources["y"] - 0.6 * sources["x"] - 60.0) / np.hypot(1.0, 0.6)
+    streak = (sources["flags"].to_numpy() & int(SourceFlag.STREAK)) > 0
+    assert result.scorecard["streaks"] == 1
+    assert streak[far < 4.0].mean() > 0.95
+    assert not streak[far > 20.0].any()
+    assert len(transients)
 
 
 def test_cosmic_rays_are_masked_and_no_star_is_taken_for_one(field):

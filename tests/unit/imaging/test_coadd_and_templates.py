@@ -97,6 +97,19 @@ def test_bad_and_uncovered_pixels_are_marked():
     assert not got.is_masked(MaskPlane.NO_DATA)[60:-4, 30:-4].any()
 
 
+def test_a_template_knows_which_visits_it_contains(tmp_path):
+    store = TemplateStore(tmp_path)
+    store.put("v1", [coadd([exposure(1, WCS), exposure(12, WCS)], WCS, (SIDE, SIDE))])
+
+    got = store.find(150.0, 2.0, "r", "v1")
+
+    assert got is not None
+    assert got.contains(1)
+    assert got.contains(12)
+    assert not got.contains(2)
+    assert not got.contains(0)  # no exposure's number
+
+
 def test_no_image_and_two_bands_are_refused():
     with pytest.raises(AlertError, match="at least one"):
         coadd([], WCS, (10, 10))
