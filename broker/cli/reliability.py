@@ -15,7 +15,7 @@ _BAR = 30
 @click.option(
     "--nights",
     type=click.IntRange(1),
-    default=24,
+    default=16,
     show_default=True,
     help="To train on, of 8 images each; half as many, with other skies, to calibrate and to test.",
 )

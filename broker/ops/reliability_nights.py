@@ -27,6 +27,7 @@ from broker.imaging.warp import image_coefficients
 from broker.simulation.cadence import Visit
 from broker.simulation.exposure import Drawn
 from broker.simulation.kernels import add_gaussians
+from broker.simulation.moving import NAME as MOVING
 from broker.simulation.observatory import Night, make_template, simulate_night, template_version
 from broker.simulation.scores import matched_sources
 from broker.simulation.settings import Camera, Field, Settings
@@ -45,6 +46,9 @@ ARTEFACT = ""
 _UNCLEAR_PX = 10.0
 _UNCLEAR_SNR = 5.0
 _VISITS_PER_BAND = 40
+_MOVING_DENSITY = 1_200.0
+"""Some six on an image. [1/deg²]"""
+
 _HIT_ELECTRONS = (300.0, 30_000.0)
 _HIT_WIDTHS = (0.05, 0.75)
 """Of the PSF's width."""
@@ -160,9 +164,12 @@ def _stand_for(real: Bools, kept: Bools) -> float:
 
 
 def classes_of(role: Role) -> tuple[str, ...]:
-    """Return the classes of transients that are for a role: every other one, by name."""
+    """Return the classes of transients that are for a role: every other one, by name.
+
+    What moves is for the training alone: its short trails look like nothing else that is real.
+    """
     names = [kind.name for kind in find_classes()]
-    return tuple(names[1::2] if role is Role.TEST else names[::2])
+    return tuple(names[1::2]) if role is Role.TEST else (*names[::2], MOVING)
 
 
 def is_seeing_of(role: Role, seeing_arcsec: float) -> bool:
@@ -252,6 +259,7 @@ def _settings(conditions: Conditions, band: str, side: int) -> Settings:
         detectors=1,
         detector_px=side,
         star_density=conditions.star_density,
+        moving_density=_MOVING_DENSITY,
         cosmic_rays_per_mpix=conditions.cosmic_rays_per_mpix,
         camera=Camera(
             psf_variation=conditions.psf_variation,

@@ -21,6 +21,7 @@ from broker.ops.reliability_nights import (
     strips_of,
 )
 from broker.ops.reliability_training import Sizes
+from broker.simulation.moving import NAME as MOVING
 from broker.simulation.observatory import simulate_night
 from broker.simulation.transients import find_classes
 
@@ -68,7 +69,7 @@ def test_training_and_test_share_no_class_no_seeing_and_no_sky(monkeypatch):
                 reliability_nights._one_night(1, role, number, 8, 64)
 
     trained, tested = set(classes_of(Role.TRAINING)), set(classes_of(Role.TEST))
-    assert trained | tested == {kind.name for kind in find_classes()}
+    assert trained | tested == {kind.name for kind in find_classes()} | {MOVING}
     assert not trained & tested
     assert classes_of(Role.CALIBRATION) == classes_of(Role.TRAINING)
     assert all(len(seeds) == 20 for seeds in drawn.values())
