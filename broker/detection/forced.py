@@ -3,7 +3,7 @@
 import numpy as np
 
 from broker.detection.measure import FIT_HALF_SIGMAS
-from broker.detection.psf_table import psf_profile
+from broker.detection.psf_table import profile_from, psf_table
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
 
@@ -53,23 +53,27 @@ def _forced(
     side = 2 * half + 1
     px, py, slope = np.empty(side), np.empty(side), np.empty(side)
     out = np.full((xs.size, 2), np.nan)
+    table = psf_table(half + 2, sigma)
     for k in range(xs.size):
         if not (abs(xs[k]) < 1e6 and abs(ys[k]) < 1e6):
             continue
         cx, cy = round(xs[k]), round(ys[k])
-        psf_profile(xs[k] - cx, half, sigma, px, slope)
-        psf_profile(ys[k] - cy, half, sigma, py, slope)
-        signal, norm, power, full = 0.0, 0.0, 0.0, 0.0
-        for j in range(side):
-            for i in range(side):
-                p = px[i] * py[j]
-                full += p * p
-                y, x = cy + j - half, cx + i - half
-                if y < 0 or x < 0 or y >= ny or x >= nx or unusable[y, x]:
-                    continue
-                weight = 1.0 / variance[y, x]
-                signal += weight * p * pixels[y, x]
-                norm += weight * p * p
+        profile_from(table, xs[k] - cx, half, px, slope)
+        profile_from(table, ys[k] - cy, half, py, slope)
+        signal, norm, power, across, along = 0.0, 0.0, 0.0, 0.0, 0.0
+        for i in range(side):
+            across += px[i] * px[i]
+            along += py[i] * py[i]
+        full = across * along
+        first, last = max(0, half - cx), min(side, nx + half - cx)
+        for j in range(max(0, half - cy), min(side, ny + half - cy)):
+            y = cy + j - half
+            for i in range(first, last):
+                x = cx + i - half
+                p = 0.0 if unusable[y, x] else px[i] * py[j]
+                weighed = p / variance[y, x]
+                signal += weighed * pixels[y, x] if p > 0.0 else 0.0
+                norm += weighed * p if p > 0.0 else 0.0
                 power += p * p
         if power > 0.25 * full and norm > 0.0:
             out[k, 0] = signal / norm

@@ -40,7 +40,7 @@ def rows(side: int, repeats: int) -> list[Row]:
     gain, leak = _coadd(small)
     return [
         Row("clipped mean of 20, Mpix/s", mpix / own, "", f"ccdproc {mpix / other:.0f}", None),
-        at_least("clipped mean / ccdproc, speed", other / own, 1.0, "1"),
+        at_least("clipped mean / ccdproc, speed", other / own, 3.0, "1"),
         at_most(
             "clipped mean, rms / that of the mean",
             _scatter(combine(frames).mean),
@@ -93,8 +93,10 @@ def _coadd(side: int) -> tuple[float, float]:
     struck[side // 2 : side // 2 + _TRAIL_ROWS] += np.float32(_TRAIL)
     images[3] = replace(images[3], pixels=struck)
     # The same noise with and without the trail: what differs, got in.
-    change = (coadd(images, wcs, (side, side)).pixels - clean)[8:-8, 8:-8]
-    got_in = abs(float(np.sum(np.mean(change, axis=1, dtype=np.float64))))
+    change = coadd(images, wcs, (side, side)).pixels - clean
+    # What interpolation spreads is near; further away the sky is estimated anew.
+    near = change[side // 2 - 10 : side // 2 + _TRAIL_ROWS + 10, 8:-8]
+    got_in = abs(float(np.sum(np.mean(near, axis=1, dtype=np.float64))))
     return float(depth), got_in / (_TRAIL * _TRAIL_ROWS)
 
 
