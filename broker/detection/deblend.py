@@ -134,7 +134,7 @@ def deblend(
             break
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = np.where(added, fits.flux / fits.flux_err, snr)
-    return _ordered(fits, snr, added, residual)
+    return ordered(fits, snr, added, residual)
 
 
 def _look(
@@ -182,7 +182,10 @@ def _look(
 
 
 def _doubtful(fits: Fits, added: Bools, sigma: float, threshold: float) -> Bools:
-    """Return what is to be taken away again: too faint, failed, or on top of another."""
+    """Return what is to be taken away again: too faint, failed, or on top of another.
+
+    A source that stays in place of one that was seen first is no longer `added`.
+    """
     from scipy.spatial import cKDTree
 
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -202,6 +205,9 @@ def _doubtful(fits: Fits, added: Bools, sigma: float, threshold: float) -> Bools
         for k in np.argsort(snr[weaker], kind="stable").tolist():
             if blurred[k] and not drop[close[k]].any():
                 drop[weaker[k]] = True
+                # What was seen first is not lost: the one that stays takes its part.
+                if not added[weaker[k]]:
+                    added[close[k]] = False
     return drop
 
 
@@ -223,7 +229,8 @@ def _parts(fits: Fits, added: Bools, sigma: float) -> Bools:
     return drop
 
 
-def _ordered(fits: Fits, snr: F64, added: Bools, residual: F32) -> Deblended:
+def ordered(fits: Fits, snr: F64, added: Bools, residual: F32) -> Deblended:
+    """Return fitted sources by rows of the image."""
     ny, nx = residual.shape
     x = np.clip(np.rint(fits.x), 0, nx - 1).astype(np.int32)
     y = np.clip(np.rint(fits.y), 0, ny - 1).astype(np.int32)

@@ -12,6 +12,7 @@ from broker.detection.deblend import PASSES, Deblended, deblend
 from broker.detection.detect import THRESHOLD, Peaks, detect
 from broker.detection.difference import without_sky
 from broker.detection.flags import SourceFlag
+from broker.detection.galaxy_split import join_galaxies
 from broker.detection.measure import Fits, Noise, moments
 from broker.detection.psf_fit import PsfModel, fit_psf
 from broker.detection.psf_tables import PsfTables, gaussian_tables
@@ -116,6 +117,9 @@ def detect_sources(
     profile = star_profile(clean, model)
     tables = gaussian_tables(clean.psf.sigma, clean.shape) if profile is None else profile.tables()
     found = fit_places(clean, peaks, tables, threshold=threshold, deblended=deblended)
+    if profile is not None:
+        noise = _noise(clean)
+        found = join_galaxies(clean, found, psf=profile, tables=tables, noise=noise)
     size = _sizes(clean, found.fits, model)
     correction = _correction(clean, found, size[2])
     table = _table(clean, found, size, correction.factor, known=model is None)
@@ -176,17 +180,20 @@ def fit_places(
 ) -> Deblended:
     """Fit flux and place of peaks, together, and of what they hide if it is wanted."""
     unusable = image.is_masked(UNUSABLE)
-    noise = Noise(image.gain, float(image.variance[~unusable].min()))
     return deblend(
         image.pixels,
         image.variance,
         peaks,
         psf=psf,
-        noise=noise,
+        noise=_noise(image),
         unusable=unusable,
         threshold=threshold,
         passes=PASSES if deblended else 0,
     )
+
+
+def _noise(image: Image) -> Noise:
+    return Noise(image.gain, float(image.variance[~image.is_masked(UNUSABLE)].min()))
 
 
 def _sizes(image: Image, fits: Fits, model: PsfModel | None) -> tuple[F64, F64, F64]:

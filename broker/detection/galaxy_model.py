@@ -131,6 +131,7 @@ def fit_galaxies(
     psf: StarPsf,
     noise: Noise,
     unusable: Bools,
+    reach: int = 0,
 ) -> GalaxyFits:
     """Fit galaxy models to sources, each for itself.
 
@@ -145,6 +146,8 @@ def fit_galaxies(
     psf : StarPsf
     noise : Noise
     unusable : NDArray[np.bool_], shape (ny, nx)
+    reach : int
+        Half width of the pixels that are fitted; 0 follows the shape. [pixel]
     """
     n = len(x)
     tables = np.full((3, n, 9), np.nan)
@@ -157,6 +160,7 @@ def fit_galaxies(
             continue
         cx, cy = round(float(x[k])), round(float(y[k]))
         first, half = _start(psf, shapes, k, float(x[k]) - cx, float(y[k]) - cy)
+        half = reach or half
         own = psf.gaussians_at(float(x[k]), float(y[k]))
         for m, profile in enumerate(profiles):
             fit_one(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from broker.detection.direct import SOURCES, detect_sources
+from broker.detection.flags import SourceFlag
 from broker.detection.psf_fit import fit_psf
 from broker.errors import AlertError
 from broker.imaging.image import Calibration, Image
@@ -118,3 +119,54 @@ def test_an_image_that_is_all_masked_is_refused():
 
     with pytest.raises(AlertError, match="masked"):
         detect_sources(image.with_arrays(mask=mask))
+
+
+def test_close_pairs_come_apart_in_an_image_unless_it_is_not_wanted():
+    rng = np.random.default_rng(6)
+    grid = np.arange(40.0, SIDE - 30.0, 70.0)
+    x, y = (g.ravel() + rng.uniform(-3, 3, g.size) for g in np.meshgrid(grid, grid))
+    x, y = np.append(x, x[::3] + 5.0), np.append(y, y[::3])
+    light = np.full((SIDE, SIDE), SKY, np.float32)
+    width = np.full(x.size, 1.9)
+    add_gaussians(light, x, y, np.full(x.size, 3e4), width, width, 0.01)
+    image = field(7, n=1)[0].with_arrays(pixels=rng.poisson(light).astype(np.float32))
+
+    together = detect_sources(image, deblended=False).sources
+    apart = detect_sources(image).sources
+
+    assert len(apart) == x.size
+    assert len(together) < x.size
+    gap = np.hypot(apart["x"].to_numpy()[:, None] - x, apart["y"].to_numpy()[:, None] - y)
+    counts = apart["counts"].to_numpy()[gap.argmin(axis=0)]
+    assert np.abs(counts / 3e4 - 1.0).max() < 0.05
+    added = apart["flags"].to_numpy() & int(SourceFlag.DEBLENDED)
+    assert 0 < np.count_nonzero(added) <= len(x[::3])
+
+
+def test_a_galaxy_among_stars_stays_one_source():
+    image, x, y, *_ = field(8, n=100, galaxies=40)
+
+    result = detect_sources(image)
+
+    gap = np.hypot(result.sources["x"].to_numpy()[:, None] - x,
+                   result.sources["y"].to_numpy()[:, None] - y)  # fmt: skip
+    owners = np.bincount(gap.argmin(axis=1), minlength=x.size)
+    assert owners[:40].mean() < 1.1
+    assert owners[40:].max() == 1
+
+
+def test_saturated_stars_only_leave_the_header_s_psf_and_say_so():
+    image, x, y, *_ = field(9, n=16, guess=1.9, known=True)
+    mask = image.mask.copy()
+    for i, j in zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True):
+        mask[j - 1 : j + 2, i - 1 : i + 2] |= np.uint16(MaskPlane.SATURATED)
+
+    result = detect_sources(image.with_arrays(mask=mask))
+
+    assert result.psf is None
+    flags = result.sources["flags"].to_numpy()
+    assert len(flags) > 8
+    assert (flags & int(SourceFlag.PSF_FROM_HEADER)).all()
+    near = np.hypot(result.sources["x"].to_numpy()[:, None] - x,
+                    result.sources["y"].to_numpy()[:, None] - y).min(axis=1) < 2.0  # fmt: skip
+    assert (flags[near] & int(SourceFlag.SATURATED)).all()

@@ -89,3 +89,18 @@ def test_a_catalogue_of_another_place_is_refused():
 
     with pytest.raises(AlertError, match="catalogued objects"):
         calibrate(sources, TRUE, (SIDE, SIDE), **catalog)
+
+
+def test_too_few_stars_with_a_magnitude_are_refused():
+    sources, catalog = scene(5, n=12, wrong=0.0, unknown=0)
+    catalog["mag"] = np.where(np.arange(12) < 9, np.nan, catalog["mag"])
+
+    with pytest.raises(AlertError, match="stars have a magnitude"):
+        calibrate(sources, TRUE, (SIDE, SIDE), **catalog)
+
+
+def test_too_few_sources_for_a_wcs_are_refused():
+    sources, catalog = scene(6, n=4, wrong=0.0, unknown=20)
+
+    with pytest.raises(AlertError, match="4 sources"):
+        calibrate(sources, TRUE, (SIDE, SIDE), **catalog)
