@@ -138,9 +138,7 @@ def subtract_template(
     science, scorecard = without_sky(image, cell_px=cell_px)
     wide = on_science_pixels(template, science, margin=_MARGIN)
     matched = _cropped(wide, science)
-    no_template = matched.is_masked(MaskPlane.NO_DATA)
-    if no_template.all():
-        raise AlertError("the template does not lie on the exposure")
+    _check_template(matched)
     science = _filled(science, matched)
     match = match_images(science, matched)
     science = replace(science, psf=GaussianPsf(match.science.typical))
@@ -156,6 +154,15 @@ def subtract_template(
     scorecard |= difference.scorecard | _matching_card(match, matched)
     scorecard |= {"streaks": len(streaks), "streakPx": sum(s.length for s in streaks)}
     return replace(difference, scorecard=scorecard)
+
+
+def _check_template(template: Image) -> None:
+    if template.is_masked(MaskPlane.NO_DATA).all():
+        raise AlertError("the template does not lie on the exposure")
+    if template.is_masked(UNUSABLE).all():
+        raise AlertError("the template is masked where the exposure is")
+    if not np.isfinite(template.pixels).all():
+        raise AlertError("the template has pixels that are not finite")
 
 
 def _matching_card(match: Match, template: Image) -> dict[str, float | int | str]:

@@ -285,6 +285,19 @@ def test_a_template_of_another_place_or_band_is_refused(field):
         difference_and_detect(other_band, field.template)
 
 
+def test_a_template_that_is_masked_or_not_finite_is_refused(field):
+    image, _ = observe(field, 507, 2.0, [10.0])
+    deep = field.template.image
+    broken = deep.pixels.copy()
+    broken[200, 200] = np.nan
+
+    with pytest.raises(AlertError, match="template has pixels that are not finite"):
+        difference_and_detect(image, Template(deep.with_arrays(pixels=broken), "v1"))
+    masked = deep.with_arrays(mask=np.full_like(deep.mask, np.uint16(MaskPlane.BAD)))
+    with pytest.raises(AlertError, match="template is masked"):
+        difference_and_detect(image, Template(masked, "v1"))
+
+
 def test_values_that_are_not_finite_are_refused(field):
     image, _ = observe(field, 504, 2.0, [10.0])
     image.pixels[40, 40] = np.nan
