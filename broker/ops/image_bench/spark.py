@@ -1,0 +1,45 @@
+"""Images through Spark: speed, overhead, nothing lost, and a worker that is killed in mid-run."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from broker.config import load_config
+from broker.imaging.fits import write_raw
+from broker.imaging.image import RawExposure
+from broker.ops.image_bench.rows import SIGMA, Row, at_least, at_most, field, make_image, make_wcs
+
+_IMAGES, _FILES = 4, 200
+_BIAS = 1000.0
+
+
+def rows(side: int, repeats: int) -> list[Row]:  # noqa: ARG001  a run is long enough to be one
+    """Return the rows of images through Spark; 200 files, of the side that is asked for."""
+    from broker.batch.measure import measure_images
+
+    config = load_config()
+    with tempfile.TemporaryDirectory(prefix="broker-bench-") as folder:
+        images = [_write(Path(folder) / f"{k}.fits", side, k) for k in range(_IMAGES)]
+        copies = _FILES // _IMAGES
+        whole = measure_images(config, images, copies)
+        struck = measure_images(config, images, copies, kill=True)
+    slower = struck.report.wall_s / whole.report.wall_s
+    return [
+        at_least("Spark, raw pixels [MB/s/core]", whole.speed, 30.0, "Kira 6.3"),
+        Row("Spark, of the programs' time alone [MB/s/core]", whole.cpu_speed, "", "", None),
+        at_most("Spark, overhead by the clock", whole.report.overhead, 0.10, "Sparktractor 0.43"),
+        at_most("Spark, overhead by processor time", whole.report.cpu_overhead, 0.10, ""),
+        at_most("Spark, files lost of 200", float(whole.lost), 0.0, ""),
+        at_least("Spark, results as a plain loop's", float(whole.is_same), 1.0, ""),
+        at_least("Spark, a worker killed: same catalogues", float(struck.is_same), 1.0, ""),
+        at_most(f"Spark, a worker killed: time ({config.stream.master})", slower, 1.3, ""),
+    ]
+
+
+def _write(path: Path, side: int, seed: int) -> Path:
+    counts, *_ = field(side, seed=seed + 1, sigma=SIGMA)
+    image = make_image(counts, make_wcs(side))
+    pixels = np.clip(np.rint(counts + _BIAS + 200.0), 0, 65_535).astype(np.uint16)
+    write_raw(path, RawExposure(pixels, image.wcs, image.psf, image.calibration, _BIAS))
+    return path
