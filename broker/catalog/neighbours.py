@@ -59,11 +59,19 @@ def _pairs(
         position = np.repeat(at.place, in_layer.size)
         row = np.tile(in_layer, at.place.size)
     else:
-        from broker.catalog._search import pairs_in_pixels
+        from broker.catalog._near_search import runs_in_cells, sky_pairs
 
         shift = 2 * (FINEST_ORDER - order)
         around = near_pixels(at.pixels >> np.uint64(shift), order)
-        position, row = pairs_in_pixels(rows.pixels[layer.first : layer.end], around, shift)
+        in_layer = slice(layer.first, layer.end)
+        position, row = sky_pairs(
+            *runs_in_cells(rows.pixels[in_layer], around, shift),
+            rows.ra[in_layer],
+            rows.dec[in_layer],
+            at.ra[at.place],
+            at.dec[at.place],
+            radius_arcsec / ARCSEC_PER_DEG,
+        )
         position, row = at.place[position], row + layer.first
     separation = separation_arcsec(
         at.ra[position], at.dec[position], rows.ra[row], rows.dec[row]

@@ -1,0 +1,211 @@
+"""The compiled loops of searches with one radius, on the sky and in space."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.catalog._search import compiled
+
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
+
+_SHORT = 32
+"""Rows of a cell are walked through that far, which is faster than to look for the end."""
+
+
+@compiled
+def _first_at_least(codes: NDArray[np.uint64], value: np.uint64) -> int:
+    low, high = 0, codes.size
+    while low < high:
+        middle = (low + high) // 2
+        if codes[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def runs_in_cells(codes: NDArray[np.uint64], around: _Ints, shift: int) -> tuple[_Ints, _Ints]:
+    """Return where the rows of cells begin and end.
+
+    Parameters
+    ----------
+    codes : NDArray[np.uint64], shape (n_rows,)
+        Sorted codes of the finest level.
+    around : NDArray[np.int64], shape (n_positions, n_cells)
+        Cells of a coarser level; negative ones have no rows.
+    shift : int
+        Bits between the two levels.
+
+    Returns
+    -------
+    tuple of NDArray[np.int64], shape (n_positions, n_cells)
+    """
+    starts = np.zeros(around.shape, dtype=np.int64)
+    ends = np.zeros(around.shape, dtype=np.int64)
+    for i in range(around.shape[0]):
+        for j in range(around.shape[1]):
+            if around[i, j] < 0:
+                continue
+            first = np.uint64(around[i, j]) << np.uint64(shift)
+            last = first + ((np.uint64(1) << np.uint64(shift)) - np.uint64(1))
+            at = _first_at_least(codes, first)
+            starts[i, j] = at
+            while at < codes.size and codes[at] <= last:
+                at += 1
+                if at - starts[i, j] == _SHORT:
+                    at += _first_at_least(codes[at:], last + np.uint64(1))
+                    break
+            ends[i, j] = at
+    return starts, ends
+
+
+@compiled
+def sky_pairs(
+    starts: _Ints,
+    ends: _Ints,
+    ra: _Floats,
+    dec: _Floats,
+    at_ra: _Floats,
+    at_dec: _Floats,
+    radius: float,
+) -> tuple[_Ints, _Ints]:
+    """Return the pairs of a position and a row of its cells that may be within a radius.
+
+    Parameters
+    ----------
+    starts, ends : NDArray[np.int64], shape (n_positions, n_cells)
+        Runs of rows.
+    ra, dec : NDArray[np.float64], shape (n_rows,)
+        Rows. [deg]
+    at_ra, at_dec : NDArray[np.float64], shape (n_positions,)
+        Positions. [deg]
+    radius : float
+        [deg]
+
+    Notes
+    -----
+    What is left out is farther in Dec than the radius, or farther in RA than a circle of the radius
+    reaches, by more than rounding: that is cheap, and leaves few for the exact formula.
+    """
+    n_positions, n_cells = starts.shape
+    reach = np.empty(n_positions)
+    slack = 1e-9 + 1e-9 * radius
+    for i in range(n_positions):
+        reach[i] = 360.0
+        if abs(at_dec[i]) + radius < 89.9:
+            widest = np.sin(np.radians(radius)) / np.cos(np.radians(at_dec[i]))
+            reach[i] = np.degrees(np.arcsin(min(widest, 1.0))) * (1.0 + 1e-9) + slack
+    position = np.empty(n_positions + 16, dtype=np.int64)
+    row = np.empty(n_positions + 16, dtype=np.int64)
+    k = 0
+    for i in range(n_positions):
+        for j in range(n_cells):
+            for r in range(starts[i, j], ends[i, j]):
+                if abs(dec[r] - at_dec[i]) > radius + slack:
+                    continue
+                away = abs(ra[r] - at_ra[i])
+                if min(away, 360.0 - away) > reach[i]:
+                    continue
+                if k == position.size:
+                    position, row = _longer(position), _longer(row)
+                position[k], row[k] = i, r
+                k += 1
+    return position[:k], row[:k]
+
+
+@compiled
+def _longer(values: _Ints) -> _Ints:
+    longer = np.empty(2 * values.size, dtype=np.int64)
+    longer[: values.size] = values
+    return longer
+
+
+@compiled
+def space_pairs(
+    starts: _Ints, ends: _Ints, xyz: _Floats, at_xyz: _Floats, radius: float
+) -> tuple[_Ints, _Ints, _Floats]:
+    """Return the pairs of a place and a row of its cells within a radius, and their distances.
+
+    Parameters
+    ----------
+    starts, ends : NDArray[np.int64], shape (n_places, n_cells)
+        Runs of rows.
+    xyz : NDArray[np.float64], shape (n_rows, 3)
+        Rows.
+    at_xyz : NDArray[np.float64], shape (n_places, 3)
+        Places.
+    radius : float
+        In the unit of the places.
+    """
+    n_places, n_cells = starts.shape
+    place = np.empty(n_places + 16, dtype=np.int64)
+    row = np.empty(n_places + 16, dtype=np.int64)
+    separation = np.empty(n_places + 16)
+    k = 0
+    for i in range(n_places):
+        x, y, z = at_xyz[i, 0], at_xyz[i, 1], at_xyz[i, 2]
+        for j in range(n_cells):
+            for r in range(starts[i, j], ends[i, j]):
+                dx, dy, dz = xyz[r, 0] - x, xyz[r, 1] - y, xyz[r, 2] - z
+                away = np.sqrt(dx * dx + dy * dy + dz * dz)
+                if away > radius:
+                    continue
+                if k == place.size:
+                    place, row = _longer(place), _longer(row)
+                    more = np.empty(2 * separation.size)
+                    more[: separation.size] = separation
+                    separation = more
+                place[k], row[k], separation[k] = i, r, away
+                k += 1
+    return place[:k], row[:k], separation[:k]
+
+
+@compiled
+def interleaved(cells: _Ints, bits: int) -> NDArray[np.uint64]:
+    """Return the place of cells of a cube along Morton's curve.
+
+    Parameters
+    ----------
+    cells : NDArray[np.int64], shape (n, 3)
+        0 <= cell < 2**bits along each axis.
+    bits : int
+        Up to 21.
+    """
+    codes = np.zeros(cells.shape[0], dtype=np.uint64)
+    for i in range(cells.shape[0]):
+        code = np.uint64(0)
+        for bit in range(bits):
+            for axis in range(3):
+                one = np.uint64((cells[i, axis] >> bit) & 1)
+                code |= one << np.uint64(3 * bit + axis)
+        codes[i] = code
+    return codes
+
+
+@compiled
+def cells_around(cells: _Ints, bits: int) -> _Ints:
+    """Return the codes of each cell of a cube and the 26 around it, -1 outside the cube.
+
+    Parameters
+    ----------
+    cells : NDArray[np.int64], shape (n, 3)
+        Cells, also outside the cube.
+    bits : int
+        The cube has 2**bits cells along each axis; at most 20.
+
+    Returns
+    -------
+    NDArray[np.int64], shape (n, 27)
+    """
+    side = 1 << bits
+    around = np.full((cells.shape[0], 27), -1, dtype=np.int64)
+    one = np.empty((1, 3), dtype=np.int64)
+    for i in range(cells.shape[0]):
+        for j in range(27):
+            one[0, 0] = cells[i, 0] + j % 3 - 1
+            one[0, 1] = cells[i, 1] + (j // 3) % 3 - 1
+            one[0, 2] = cells[i, 2] + j // 9 - 1
+            if one.min() >= 0 and one.max() < side:
+                around[i, j] = np.int64(interleaved(one, bits)[0])
+    return around
