@@ -160,6 +160,25 @@ def test_forced_fluxes_have_a_pull_of_one_and_no_flux_where_there_is_no_image():
     )
 
 
+def test_a_masked_pixel_without_variance_is_as_one_that_is_not_there():
+    pixels, places, _ = lattice(60.0, side=120)
+    variance = np.full(pixels.shape, SKY, np.float32)
+    unusable = np.zeros(pixels.shape, bool)
+    x, y = places[0].round().astype(int)
+    unusable[y - 1, x + 2] = True
+    holes = variance.copy()
+    holes[unusable] = 0.0
+    struck = np.where(unusable, np.float32(1e6), pixels)
+
+    whole, without = (
+        forced_flux(p, v, places[:, 0], places[:, 1], psf_sigma=SIGMA, unusable=unusable)
+        for p, v in ((pixels, variance), (struck, holes))
+    )
+
+    np.testing.assert_array_equal(whole, without)
+    assert np.isfinite(without).all()
+
+
 def test_forced_fluxes_are_those_of_photutils():
     from astropy.table import Table
     from photutils.psf import CircularGaussianPRF, PSFPhotometry
