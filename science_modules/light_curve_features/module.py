@@ -33,8 +33,25 @@ FEATURES = (
     ("Cusum", "", "Range of the cumulative sum of deviations, in n Std."),
     ("Eta", "", "Von Neumann's ratio of successive differences: 2 for white noise."),
     ("AndersonDarling", "", "Anderson-Darling statistic of normality."),
+    ("Mean", "nJy", "Mean flux."),
+    ("Median", "nJy", "Median flux."),
+    ("Mad", "nJy", "Median absolute deviation from the median."),
+    ("PercentAmplitude", "nJy", "Largest deviation from the median."),
+    ("PercentileRange10", "nJy", "90 % quantile less the 10 % quantile."),
+    ("PercentileRatio4005", "", "Range of the middle 20 % over that of the middle 90 %."),
+    ("PercentileRatio2010", "", "Range of the middle 60 % over that of the middle 80 %."),
+    ("PercentDifference5", "", "Range of the middle 90 % over the median."),
+    ("MedianBuffer10", "", "Part nearer to the median than a tenth of the half range."),
+    ("MeanVariance", "", "Std over the mean."),
+    ("ExcessVariance", "", "Variance less the mean squared error, over the squared mean."),
+    ("Roms", "", "Mean of the absolute deviations from the median over their errors."),
+    ("EtaUneven", "", "Eta for uneven sampling: squared slopes over the mean squared step."),
+    ("LinearFitChi2", "", "Chi square of the weighted straight line over n - 2."),
 )
 """Features of one band: end of the name, unit, meaning."""
+
+N_OWN = 14
+"""So many of them are computed here; the others by the package light-curve."""
 
 OUTPUTS = (
     *(Column(f"lcCount{band.upper()}", "int32", "", f"Detections in {band}.") for band in BANDS),
@@ -47,14 +64,38 @@ OUTPUTS = (
 )
 
 
-@science_module(version="1.0.0", outputs=OUTPUTS)
-def light_curve_features(history: LightCurves) -> pd.DataFrame:
+def load_extractor() -> Any:
+    """Return the features of the package light-curve, in the order of `FEATURES`."""
+    import light_curve as lc
+
+    return lc.Extractor(
+        lc.Mean(),
+        lc.Median(),
+        lc.MedianAbsoluteDeviation(),
+        lc.PercentAmplitude(),
+        lc.InterPercentileRange(0.1),
+        lc.MagnitudePercentageRatio(0.4, 0.05),
+        lc.MagnitudePercentageRatio(0.2, 0.1),
+        lc.PercentDifferenceMagnitudePercentile(0.05),
+        lc.MedianBufferRangePercentage(0.1),
+        lc.MeanVariance(),
+        lc.ExcessVariance(),
+        lc.Roms(),
+        lc.EtaE(),
+        lc.LinearFit(),
+    )
+
+
+@science_module(version="1.1.0", outputs=OUTPUTS, setup=load_extractor)
+def light_curve_features(history: LightCurves, *, model: Any) -> pd.DataFrame:
     """Compute features of the detections of each band, the alert's own among them.
 
     Parameters
     ----------
     history : LightCurves
         Histories; upper limits, forced fluxes and detections without an error are left out.
+    model : light_curve.Extractor
+        From `load_extractor`.
 
     Returns
     -------
@@ -69,7 +110,9 @@ def light_curve_features(history: LightCurves) -> pd.DataFrame:
     Richards et al. 2011, ApJ 733 10 (beyond 1 std, maximum slope, amplitude); Kim et al. 2014,
     A&A 566 A43 (cumulative sum); von Neumann 1941, Ann. Math. Stat. 12 367 (eta); Stephens 1974,
     JASA 69 730 with the correction for a fitted mean and variance of Malanchev et al. 2021,
-    MNRAS 502 5147 (Anderson-Darling).
+    MNRAS 502 5147 (Anderson-Darling), who list the others too, among them D'Isanto et al. 2016,
+    MNRAS 457 3119 (percentiles), Nandra et al. 1997, ApJ 476 70 (excess variance), Enoch, Brown &
+    Burgasser 2003, AJ 126 1006 (robust median statistic).
     """
     detections = history.detections().in_time_order()
     span = detections.max(detections.mjd) - detections.min(detections.mjd)
@@ -78,13 +121,13 @@ def light_curve_features(history: LightCurves) -> pd.DataFrame:
         curves = detections.in_band(band)
         columns[f"lcCount{band.upper()}"] = curves.count
         with np.errstate(divide="ignore", invalid="ignore"):
-            for name, values in _features(curves):
+            for name, values in _features(curves, model):
                 columns[f"lc{name}{band.upper()}"] = values.astype(np.float32)
     columns["lcTimeSpan"] = span.astype(np.float32)
     return pd.DataFrame(columns)
 
 
-def _features(curves: LightCurves) -> Iterator[tuple[str, Array]]:
+def _features(curves: LightCurves, extractor: Any) -> Iterator[tuple[str, Array]]:
     """Yield the features of one band, shape (n_alerts,) each, in the order of `FEATURES`."""
     flux = curves.flux.astype(np.float64)
     n = curves.count
@@ -105,9 +148,27 @@ def _features(curves: LightCurves) -> Iterator[tuple[str, Array]]:
         curves.sum(np.abs(deviation) > std[curves.alert]) / n,
         *_in_sequence(curves, deviation, n, std, sum_2),
         _anderson_darling(curves, deviation / std[curves.alert], n),
+        *_by_library(curves, flux, extractor),
     ]
     for (name, _, _), value in zip(FEATURES, values, strict=True):
         yield name, np.where(enough & np.isfinite(value), value, np.nan)
+
+
+def _by_library(curves: LightCurves, flux: Array, extractor: Any) -> Array:
+    """Return what the package light-curve computes, shape (n_features, n_alerts)."""
+    values = np.full((len(FEATURES) - N_OWN, curves.n_alerts), np.nan)
+    enough = np.flatnonzero(curves.count >= MIN_DETECTIONS)
+    if enough.size == 0:
+        return values
+    # Days since each curve's first detection: a line through full dates would lose digits.
+    days = curves.mjd - curves.first(curves.mjd)[curves.alert]
+    error = curves.flux_err.astype(np.float64)
+    first, end = curves.starts[enough].tolist(), curves.starts[enough + 1].tolist()
+    cut = [(days[a:b], flux[a:b], error[a:b]) for a, b in zip(first, end, strict=True)]
+    got = extractor.many(cut, fill_value=np.nan, sorted=True, check=False, n_jobs=1)
+    values[:-1, enough] = got[:, :-3].T
+    values[-1, enough] = got[:, -1]  # of the linear fit, its chi square
+    return values
 
 
 def _weighted(curves: LightCurves, flux: Array, n: Array) -> tuple[Array, Array, Array]:

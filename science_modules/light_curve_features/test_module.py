@@ -1,15 +1,25 @@
 """Each feature equals an independent computation, light curve by light curve."""
 
+import functools
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
+from broker.alerts.adapters import find_adapters
 from broker.science import LightCurves
-from science_modules.light_curve_features.module import FEATURES, light_curve_features
+from broker.types import Coordinate
+from science_modules.light_curve_features import module
 
+FEATURES = module.FEATURES
 G, R = 1, 2
+PACKETS = os.environ.get("BROKER_SAMPLE_PACKETS", "")
+
+light_curve_features = functools.partial(module.light_curve_features, model=module.load_extractor())
 
 
 def random_curves(seed, n_alerts=40):
@@ -40,6 +50,15 @@ def slow_features(t, y, e):
         warnings.simplefilter("ignore", FutureWarning)
         anderson = stats.anderson(y, "norm").statistic
     delta = np.sqrt(n / (n - 1)) * pull
+    median = np.median(y)
+    slopes, line = np.diff(y) / np.diff(t), np.polyval(coefficients, t - t.mean())
+
+    def quantile(q):
+        return np.quantile(y, q, method="hazen")  # linear between the middles of the steps
+
+    def between(q):
+        return quantile(1.0 - q) - quantile(q)
+
     return {
         "WeightedMean": mean,
         "Std": std,
@@ -55,21 +74,36 @@ def slow_features(t, y, e):
         "Cusum": np.ptp(s) / (n * std),
         "Eta": np.sum(np.diff(y) ** 2) / ((n - 1) * np.var(y, ddof=1)),
         "AndersonDarling": (1 + 4 / n - 25 / n**2) * anderson,
+        "Mean": y.mean(),
+        "Median": median,
+        "Mad": np.median(np.abs(y - median)),
+        "PercentAmplitude": np.max(np.abs(y - median)),
+        "PercentileRange10": between(0.1),
+        "PercentileRatio4005": between(0.4) / between(0.05),
+        "PercentileRatio2010": between(0.2) / between(0.1),
+        "PercentDifference5": between(0.05) / median,
+        "MedianBuffer10": np.mean(np.abs(y - median) < 0.1 * np.ptp(y) / 2),
+        "MeanVariance": std / y.mean(),
+        "ExcessVariance": (std**2 - np.mean(e**2)) / y.mean() ** 2,
+        "Roms": np.sum(np.abs(y - median) / e) / (n - 1),
+        "EtaUneven": ((t[-1] - t[0]) / (n - 1)) ** 2 * np.sum(slopes**2) / ((n - 1) * std**2),
+        "LinearFitChi2": np.sum(((y - line) / e) ** 2) / (n - 2),
     }
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_features_equal_a_computation_of_each_light_curve_alone(seed):
-    history = random_curves(seed)
-
+def compared(history):
+    """Compare every feature of every light curve; return how many were."""
     got = light_curve_features(history)
-
-    compared = 0
+    detections = history.detections()
+    n_compared = 0
     for index in range(history.n_alerts):
         for band, code in (("G", G), ("R", R)):
-            own = (history.alert == index) & (history.band == code)
-            order = np.argsort(history.mjd[own])
-            t, y, e = (a[own][order] for a in (history.mjd, history.flux, history.flux_err))
+            own = (detections.alert == index) & (detections.band == code)
+            order = np.argsort(detections.mjd[own], kind="stable")
+            t, y, e = (
+                a[own][order].astype("f8")
+                for a in (detections.mjd, detections.flux, detections.flux_err)
+            )
             assert got[f"lcCount{band}"][index] == y.size
             if y.size < 3:
                 assert got.loc[index, [f"lc{name}{band}" for name, _, _ in FEATURES]].isna().all()
@@ -78,8 +112,23 @@ def test_features_equal_a_computation_of_each_light_curve_alone(seed):
                 # Outputs are float32, and skew and kurtosis subtract near equals: 1e-4.
                 value = got[f"lc{name}{band}"][index]
                 np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5, err_msg=name)
-                compared += 1
-    assert compared > 500
+                n_compared += 1
+    return n_compared
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_features_equal_a_computation_of_each_light_curve_alone(seed):
+    assert compared(random_curves(seed)) > 1000
+
+
+@pytest.mark.skipif(not PACKETS, reason="BROKER_SAMPLE_PACKETS names no folder of real packets")
+def test_features_of_real_light_curves_equal_an_independent_computation():
+    decode = find_adapters()["ztf"].decode_one
+    packets = [path.read_bytes() for path in sorted(Path(PACKETS).glob("ztf/*/*.avro"))]
+    tables = [decode(packet, Coordinate("", 0, 0)) for packet in packets]
+    history = LightCurves.from_arrow(pa.concat_tables(tables).column("history"))
+
+    assert compared(history) > 500
 
 
 def test_white_noise_has_the_expected_chi2_eta_and_stetson():
