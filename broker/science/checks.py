@@ -6,10 +6,8 @@ them on one.
 
 import functools
 import pickle
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,8 @@ from broker.science.inputs import Inputs
 from broker.science.registry import Contributions, find_contributions
 from broker.science.runner import Runner
 from broker.science.samples import sample_alerts
+from broker.science.static_check import harmful_folders
+from broker.science.watch import watched
 
 Task = ScienceModule | TopicFilter
 
@@ -33,15 +33,8 @@ N_ALERTS = 48
 RELATIVE_TOLERANCE = 1e-5
 """Sums in another order may differ by some last bits of a float32."""
 
-_IMPORTED = (".py", ".pyc", ".so", ".nbi", ".nbc")
-_FORBIDDEN = {
-    "open": "opened the file {}",
-    "socket.__new__": "opened a socket",
-    "socket.connect": "connected to {1}",
-    "subprocess.Popen": "started the program {}",
-    "os.system": "started the program {}",
-    "os.fork": "forked the process",
-}
+
+_SOURCE = "its source has no network, file, process or thread"
 
 
 class CheckError(AssertionError):
@@ -202,7 +195,7 @@ def check_no_file_or_socket_is_opened(subject: Subject) -> None:
     inputs = subject.own_inputs(_sample())
     arguments = inputs.of(subject.task)
     settings = Models().settings(subject.task)
-    with _watched() as seen:
+    with watched() as seen:
         subject.task(*arguments, **settings)
     if seen:
         raise CheckError(f"it {seen[0]}; a contribution does no I/O, load files in setup=")
@@ -284,8 +277,9 @@ def parametrize_with_checks(contributions: Contributions) -> Any:
 def check_module(name: str, path: str = "") -> list[CheckResult]:
     """Run every check on the contributions of a folder, a module or a topic.
 
-    First they run in a child process as in the stream, so that one that hangs or crashes is
-    named; only then the checks run in this process.
+    First its source is read, and it is not loaded if it has to do with network, files, processes
+    or threads. Then it runs in a child process as in the stream, so that one that hangs or
+    crashes is named; only then the checks run in this process.
 
     Parameters
     ----------
@@ -299,6 +293,8 @@ def check_module(name: str, path: str = "") -> list[CheckResult]:
     ConfigError
         If there is none of that name, or the folder cannot be used.
     """
+    if harmful := harmful_folders(path).get(name):
+        return [CheckResult(name, _SOURCE, False, str(finding)) for finding in harmful]
     contributions = find_contributions(path)
     chosen = subjects(contributions, name)
     with Runner(contributions, isolate=True) as runner:
@@ -307,6 +303,7 @@ def check_module(name: str, path: str = "") -> list[CheckResult]:
     for subject in chosen:
         reason = outcome.failures.get(subject.task.name)
         check = "it runs in a process of its own"
+        results.append(CheckResult(subject.task.name, _SOURCE, True))
         results.append(CheckResult(subject.task.name, check, reason is None, reason or ""))
         if reason is None:
             results += [_result(subject, one) for one in CHECKS]
@@ -365,34 +362,3 @@ def _contents(value: Any) -> bytes:
 
 def _plain(result: Any) -> pd.DataFrame:
     return result if isinstance(result, pd.DataFrame) else pd.DataFrame({"value": result})
-
-
-class _Watch:
-    """What happened while it was on; an audit hook stays for the life of the process."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] | None = None
-        sys.addaudithook(self)
-
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.seen is None or event not in _FORBIDDEN:
-            return
-        if event == "open" and str(arguments[0]).endswith(_IMPORTED):
-            return  # an import at the first call
-        self.seen.append(_FORBIDDEN[event].format(*arguments))
-
-
-@functools.cache
-def _watch() -> _Watch:
-    return _Watch()
-
-
-@contextmanager
-def _watched() -> Iterator[list[str]]:
-    watch = _watch()
-    seen: list[str] = []
-    watch.seen = seen
-    try:
-        yield seen
-    finally:
-        watch.seen = None

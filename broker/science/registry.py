@@ -23,6 +23,7 @@ from broker.science.contract import (
     ScienceModule,
     TopicFilter,
 )
+from broker.science.static_check import require_harmless
 
 PACKAGE = "science_modules"
 
@@ -105,7 +106,11 @@ class Contributions:
 
 
 def find_contributions(
-    path: str | Path = "", *, catalogs: Catalogs | None = None, filters: str | Path = ""
+    path: str | Path = "",
+    *,
+    catalogs: Catalogs | None = None,
+    filters: str | Path = "",
+    check_source: bool = True,
 ) -> Contributions:
     """Import all module folders and put the contributions in order.
 
@@ -117,17 +122,25 @@ def find_contributions(
         The match columns that a module may ask for, by catalogue; default all that are defined.
     filters : str or Path
         Folder of filters that users gave as one expression; empty means none.
+    check_source : bool
+        Read each file first, and load none that has to do with network, files, processes or
+        threads.
 
     Raises
     ------
     ConfigError
-        If a file cannot be imported or declares nothing, a name or an output occurs twice, an
-        input is provided by no one, or inputs go in a circle. The message names the files.
+        If a file does what none may, cannot be imported or declares nothing, a name or an output
+        occurs twice, an input is provided by no one, or inputs go in a circle. The message names
+        the files.
     """
     path = Path(path).absolute() if str(path) else ""  # a child process has another folder
     package = open_folder(str(path)) if path else PACKAGE
     found: list[Contribution] = []
-    for name in _folders(package):
+    folders = _folders(package)
+    if check_source:
+        for name in folders:
+            require_harmless(package, name)
+    for name in folders:
         found += load_contributions(package, name, str(path))
     contributions = order_contributions(found, catalogs, str(path))
     if not filters:
@@ -225,9 +238,9 @@ def provided_columns(catalogs: Catalogs | None = None) -> dict[str, Column]:
         Match columns by catalogue; default all that are defined.
     """
     if catalogs is None:
-        from broker.catalog.registry import definitions
+        from broker.catalog.registry import provided_matches
 
-        catalogs = definitions()
+        catalogs = provided_matches()
     columns = [*SCALARS, *(column for match in catalogs.values() for column in match)]
     return {column.python_name: column for column in columns}
 
