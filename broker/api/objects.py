@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from broker.api.errors import ApiError
 from broker.api.formats import json_response
-from broker.api.own_objects import forced_fluxes, retraction_of
+from broker.api.own_objects import WholeObject, forced_fluxes, retraction_of, whole_object
 from broker.api.pages import page_of
 from broker.api.questions import (
     EXAMPLE_OBJECT,
@@ -67,6 +67,12 @@ def summary(alerts: list[Alert]) -> Row:
     }
 
 
+def summary_of(whole: WholeObject) -> Row:
+    """Return what is said of an object as a whole, with all its names."""
+    about = summary(whole.alerts) | {"objectId": whole.name, "aliases": list(whole.aliases)}
+    return about | ({"diaObjectId": whole.name} if whole.aliases else {})
+
+
 @router.get("/objects/{survey}/{objectId}")
 def read_object(
     sources: SourcesOf,
@@ -76,13 +82,14 @@ def read_object(
 ) -> Response:
     """Return an object: what is said of it as a whole, and its alerts, oldest first.
 
-    `isRetracted` tells that a reprocessing found none of its sources any more.
+    `isRetracted` tells that a reprocessing found none of its sources any more. `aliases` are other
+    names of the same object; its alerts under all of them are there, whichever is asked for.
     """
-    alerts = sources.object(survey, objectId)
-    about = {**summary(alerts), **retraction_of(sources, survey, objectId)}
+    whole = whole_object(sources, survey, objectId)
+    about = {**summary_of(whole), **retraction_of(sources, survey, whole.name)}
     if shape.form == "json" and shape.columns is None:
-        return json_response({**about, "data": [nested_row(alert) for alert in alerts]})
-    rows = [flat_row(alert) for alert in alerts]
+        return json_response({**about, "data": [nested_row(alert) for alert in whole.alerts]})
+    rows = [flat_row(alert) for alert in whole.alerts]
     return shape.answer(rows, name=f"{survey}-{objectId}", around=about)
 
 
@@ -217,7 +224,7 @@ def read_history(
     `limitingMag` is the magnitude of five sigma where there is no positive flux. Epochs without
     `diaSourceId` come from the history in the newest packet.
     """
-    rows = history_rows(sources, sources.object(survey, objectId))
+    rows = history_rows(sources, whole_object(sources, survey, objectId).alerts)
     return shape.answer(rows, name=f"{survey}-{objectId}-history", around={"total": len(rows)})
 
 

@@ -1,14 +1,67 @@
-"""What is known of objects of our own images beside their alerts: forced fluxes, retractions."""
+"""What is known of objects of our own images beside their alerts: names, forced fluxes, marks."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from broker.api.sources import TOPICS_S, Alert, Sources
+from broker.detection.associate import RADIUS_ARCSEC, merged_objects
 from broker.store.forced import ForcedStore, pixels_of_new_objects
+from broker.store.objects import AssociationStore
 from broker.store.retractions import Retraction, RetractionStore
+from broker.units import ARCSEC_PER_DEG
 
 _SURVEY = "sim"
+_AROUND_DEG = 3.0 * RADIUS_ARCSEC / ARCSEC_PER_DEG
+
+
+@dataclass(frozen=True)
+class WholeObject:
+    """An object under all its names.
+
+    Parameters
+    ----------
+    name : str
+        The one that it is known by.
+    aliases : tuple of str
+        Its other names: detectors that overlap each gave it one in the visit it began in.
+    alerts : list of Alert
+        Under any of its names, oldest first.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    alerts: list[Alert]
+
+
+def whole_object(sources: Sources, survey: str, name: str) -> WholeObject:
+    """Return an object by any of its names; ApiError 404 if there is none.
+
+    Objects of a survey whose images are not ours have one name each.
+    """
+    alerts = sources.object(survey, name)
+    names = [name]
+    if survey == _SURVEY and _is_number(name) and _has(sources, "association"):
+        names = _names(sources, int(name), alerts[0])
+    more = [one for other in names if other != name for one in sources.find_object(survey, other)]
+    if more:
+        alerts = sorted(
+            [*alerts, *more], key=lambda one: (one["midpointMjdTai"], int(one["diaSourceId"]))
+        )
+    return WholeObject(names[0], tuple(names[1:]), alerts)
+
+
+def _names(sources: Sources, name: int, alert: Alert) -> list[str]:
+    """Return all names of an object, the one that it is known by first."""
+    store = AssociationStore(sources.tables, sources.run)
+    known = store.around(alert["ra"], alert["dec"], _AROUND_DEG)
+    if known.num_rows == 0:
+        return [str(name)]
+    said = dict(zip(known["diaObjectId"].to_pylist(), merged_objects(known).tolist(), strict=True))
+    chief = said.get(name, name)
+    others = sorted(one for one, of in said.items() if of == chief and one != chief)
+    return [str(one) for one in (chief, *others)]
 
 
 def forced_fluxes(sources: Sources, alerts: list[Alert]) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from fastapi.responses import RedirectResponse
 from broker.api.app import PREFIX
 from broker.api.cutouts import COLOR_MAPS, KINDS, STRETCHES, describe
 from broker.api.errors import ApiError, not_found
-from broker.api.objects import history_rows, summary
+from broker.api.objects import history_rows, summary_of
+from broker.api.own_objects import retraction_of, whole_object
 from broker.api.questions import SourcesOf
 from broker.api.resolve import notations
 from broker.api.rows import flat_row, nested_row, object_name
@@ -34,7 +35,8 @@ def show_object(
     request: Request, sources: SourcesOf, survey: str, name: str, alert: str | None = None
 ) -> Response:
     """Show an object at one of its epochs; the newest one if none is named."""
-    alerts = sources.object(survey, name)
+    whole = whole_object(sources, survey, name)
+    alerts = whole.alerts
     shown = _chosen(alerts, alert, name)
     row = flat_row(shown)
     history = history_rows(sources, alerts)[-_CHART_EPOCHS:]
@@ -44,7 +46,8 @@ def show_object(
     return pages_of(request).page(
         "object.html",
         api=f"{PREFIX}{address('objects', survey, name)}",
-        whole=summary(alerts),
+        whole=summary_of(whole),
+        retraction=retraction_of(sources, survey, whole.name),
         place=notations(shown["ra"], shown["dec"]),
         alert=row,
         alerts=[flat_row(one) for one in reversed(alerts)],

@@ -12,7 +12,7 @@ as it was to the next attempt, which says the same again.
 
 import logging
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,7 +94,11 @@ def judge(found: pa.Table | None, own: pa.Table) -> Verdict:
 
 
 def reprocess_images(
-    work: ImageWork, *, now_mjd_tai: float, images: Collection[tuple[int, int]] | None = None
+    work: ImageWork,
+    *,
+    now_mjd_tai: float,
+    images: Collection[tuple[int, int]] | None = None,
+    advance: Callable[[], object] = lambda: None,
 ) -> dict[str, int]:
     """Process images that are done once more, with the newest templates.
 
@@ -107,6 +111,8 @@ def reprocess_images(
         The time that retractions bear, MJD, TAI. [d]
     images : collection of (int, int), optional
         Visits and detectors; all that were done with older templates, if not given.
+    advance : callable
+        Called after each image.
 
     Returns
     -------
@@ -129,9 +135,11 @@ def reprocess_images(
         status = "gone" if outcome is None else outcome.status
         counts[status] += 1
         if outcome is None or outcome.footprint is None or status != DONE:
-            _LOG.warning("visit %d detector %d is left as it was: %s", *_place(row), status)
-            continue
-        counts.update(_settle(row, outcome, outcome.footprint, work, now_mjd_tai))
+            why = status if outcome is None or not outcome.reason else outcome.reason
+            _LOG.warning("visit %d detector %d is left as it was: %s", *_place(row), why)
+        else:
+            counts.update(_settle(row, outcome, outcome.footprint, work, now_mjd_tai))
+        advance()
     return dict(counts)
 
 

@@ -53,6 +53,7 @@ from broker.streaming.query import (
     read_topics,
     start_query,
 )
+from broker.streaming.writer import become_writer
 from broker.topics.kafka import KafkaTopics
 from broker.topics.publish import dead_letters_topic
 from broker.types import IMAGES, Coordinate
@@ -87,7 +88,10 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     ------
     ServiceError
         If Kafka or HBase does not answer.
+    ConfigError
+        If another process writes this run's objects.
     """
+    become_writer(config)
     prepare(config)
     session = spark.newSession()  # with settings of its own: a message is megabytes
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1")

@@ -6,7 +6,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from broker.api import make_app
+from broker.portal import add_portal
+from broker.science.samples import sample_alerts
 from broker.store.forced import FORCED_SOURCES, ForcedStore, pixels_of_new_objects
+from broker.store.objects import AssociationStore
 from broker.store.retractions import Retraction, RetractionStore
 
 V1 = "/api/v1"
@@ -60,3 +63,51 @@ def test_objects_of_other_surveys_and_with_other_names_are_not_withdrawn(own, wo
 
     assert client.get(f"{V1}/objects/sim/across").json()["isRetracted"] is False
     assert client.get(f"{V1}/objects/sim/across/history").status_code == 200
+
+
+def test_an_object_with_two_names_has_all_its_alerts_under_either(own, words):
+    broker, client, alerts = own
+    thing, other = int(words.BIG), int(words.BIG) + 7
+    first = alerts[0]
+    place = {name: first[name] for name in ("ra", "dec", "visit", "midpointMjdTai")}
+    batch = words.with_values(
+        sample_alerts(1, seed=4, cutouts=False),
+        survey=["sim"],
+        diaObjectId=[str(other)],
+        ssObjectId=[None],
+        diaSourceId=[str(other)],
+        isPublic=[True],
+        **{name: [value] for name, value in place.items()},
+    )
+    words.put(broker.store, batch)
+    columns = {name: [value] * 2 for name, value in place.items()} | {"visit": [3, 3]}
+    own_ids = {"diaSourceId": [thing, other], "diaObjectId": [thing, other], "detector": [0, 1]}
+    errors = {"raErr": [1e-5] * 2, "decErr": [1e-5] * 2}
+    AssociationStore(broker.tables, words.RUN).put(pa.table(columns | own_ids | errors))
+
+    one, two = (client.get(f"{V1}/objects/sim/{name}").json() for name in (thing, other))
+
+    assert one == two
+    assert (one["objectId"], one["aliases"]) == (str(thing), [str(other)])
+    told = {row["diaSourceId"] for row in one["data"]}
+    assert told == {row["diaSourceId"] for row in alerts} | {str(other)}
+    histories = [client.get(f"{V1}/objects/sim/{n}/history").json()["data"] for n in (thing, other)]
+    assert histories[0] == histories[1]
+
+
+def test_the_page_of_an_object_says_what_was_withdrawn(own, words):
+    broker, client, alerts = own
+    add_portal(client.app)
+    url = f"/objects/sim/{words.BIG}"
+    assert "withdrawn" not in client.get(url).text
+    source = int(alerts[0]["diaSourceId"])
+    store = RetractionStore(broker.tables, words.RUN)
+    store.put([Retraction(int(words.BIG), source, 61_200.5, "not found with v2", "v2", "1.0")])
+    assert client.get(url).text.count(">withdrawn<") == 1  # one of its alerts
+    store.put([Retraction(int(words.BIG), None, 61_200.5, "none <is> found", "v2", "1.0")])
+
+    page = client.get(url).text
+
+    assert page.count(">withdrawn<") == 2
+    assert "none &lt;is&gt; found" in page
+    assert "2026-06-" in page
