@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from broker.science.execute import BatchResult, Models, run_batch
+from broker.science.memory import PeakMemory
 from broker.science.registry import Contributions
 from broker.science.shared_memory import RunningSlot, SharedTable
 
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> None:
     contributions: Contributions = pickle.loads(receive(control) or b"")  # noqa: S301 - our parent's
     started_with = limit_resources(memory_mb)
     send(control, b"{}")
-    models = Models()
+    models, memory = Models(), PeakMemory()
     while (message := receive(control)) is not None:
         asked = json.loads(message)
         result = run_batch(
@@ -75,6 +76,7 @@ def main(arguments: list[str]) -> None:
             skip={name: (status, reason) for name, (status, reason) in asked["skip"].items()},
             announce=lambda task: slot.set(task, time.monotonic()),
             out_of_memory=lambda: os._exit(OUT_OF_MEMORY),
+            memory=memory,
         )
         size = answer.write(_table(result))
         send(control, _report(result, size=size, grown=_address_space() - started_with))
@@ -90,6 +92,7 @@ def _report(result: BatchResult, *, size: int, grown: int) -> bytes:
         "size": size,
         "verdicts": result.verdicts,
         "seconds": result.seconds,
+        "peak_mb": result.peak_mb,
         "grown_mb": grown / _MIB,
     }
     return json.dumps(report).encode()

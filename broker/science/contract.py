@@ -31,6 +31,10 @@ _TOPIC = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
 _VERSION = re.compile(r"^\d+\.\d+\.\d+$")
 
 
+SHADOW = "@next"
+"""End of the name of a version that runs beside the one in use: of its folder, and of its own."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One input: the snake_case name of a column and the form it arrives in."""
@@ -135,7 +139,12 @@ class ScienceModule(Contribution):
     @property
     def label(self) -> str:
         """Name and version, `rise_rate@1.0.0`: what its outputs are kept under."""
-        return f"{self.name}@{self.version}"
+        return f"{self.name.removesuffix(SHADOW)}@{self.version}"
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether it is a version that is computed and stored, but neither seen nor published."""
+        return self.name.endswith(SHADOW)
 
     @property
     def qualified(self) -> dict[str, Column]:

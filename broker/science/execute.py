@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from broker.science.contract import MODEL, Contribution, ScienceModule, TopicFilter
 from broker.science.inputs import Inputs
+from broker.science.memory import PeakMemory
 from broker.science.outputs import to_columns, to_passes
 from broker.science.registry import Contributions
 
@@ -33,6 +34,8 @@ class BatchResult:
     passes: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    peak_mb: dict[str, float] = field(default_factory=dict)
+    """Memory that each took at most; empty where it is not measured. [MiB]"""
 
 
 class Models:
@@ -51,8 +54,8 @@ class Models:
 
 
 def tasks_of(contributions: Contributions) -> list[ScienceModule | TopicFilter]:
-    """Return what a pass runs, in order."""
-    return [*contributions.modules, *contributions.filters]
+    """Return what a pass runs, in order: modules, filters, versions that run beside."""
+    return [*contributions.modules, *contributions.filters, *contributions.shadows]
 
 
 def run_batch(
@@ -63,6 +66,7 @@ def run_batch(
     skip: Mapping[str, Verdict],
     announce: Callable[[int], None] = lambda _: None,
     out_of_memory: Callable[[], None] = lambda: None,
+    memory: PeakMemory | None = None,
 ) -> BatchResult:
     """Run all contributions on a batch.
 
@@ -80,17 +84,25 @@ def run_batch(
         Called with a task's number before it runs, -1 when it has ended.
     out_of_memory : callable
         Called when a task could not get the memory it asked for.
+    memory : PeakMemory, optional
+        Measures what each takes; only where nothing else runs in the process.
     """
+    if memory is not None:
+        memory.next_batch()
     inputs = Inputs(batch)
     result = BatchResult()
     for number, task in enumerate(tasks_of(contributions)):
         verdict = skip.get(task.name) or _waits_for(task, contributions, result)
         if verdict is None:
+            if memory is not None:
+                memory.start()
             announce(number)
             started = time.perf_counter()
             verdict = _run_task(task, inputs, models, result, out_of_memory)
             result.seconds[task.name] = time.perf_counter() - started
             announce(-1)
+            if memory is not None and (peak := memory.peak_mb()) is not None:
+                result.peak_mb[task.name] = peak
         result.verdicts[task.name] = verdict
     return result
 
@@ -121,7 +133,8 @@ def _run_task(
         else:
             arrays = to_columns(values, task.outputs, inputs.n_alerts)
             for (name, column), array in zip(task.qualified.items(), arrays, strict=True):
-                inputs.add(column, array)
+                if not task.is_shadow:
+                    inputs.add(column, array)
                 result.columns[name] = array
     except MemoryError:
         out_of_memory()

@@ -194,6 +194,7 @@ class Child:
         result = BatchResult(
             verdicts={name: (status, why) for name, (status, why) in report["verdicts"].items()},
             seconds=report["seconds"],
+            peak_mb=report["peak_mb"],
         )
         for name in table.column_names:
             column = table.column(name).combine_chunks()

@@ -19,6 +19,7 @@ from broker.science.contract import (
     CUTOUTS,
     LIGHT_CURVES,
     SERIES,
+    SHADOW,
     Contribution,
     ScienceModule,
     TopicFilter,
@@ -50,6 +51,8 @@ class Contributions:
     modules: tuple[ScienceModule, ...]
     filters: tuple[TopicFilter, ...]
     path: str = ""
+    shadows: tuple[ScienceModule, ...] = ()
+    """Versions that run beside those in use; nothing reads their outputs, and none is published."""
     columns: Mapping[str, Column] = field(default_factory=dict, repr=False)
     """Columns with one value an alert that the broker itself provides, by parameter name."""
 
@@ -62,6 +65,11 @@ class Contributions:
     def qualified_columns(self) -> dict[str, Column]:
         """The same by the names they are stored under, `rise_rate@1.0.0:riseRate`."""
         return {name: c for module in self.modules for name, c in module.qualified.items()}
+
+    @property
+    def shadow_columns(self) -> dict[str, Column]:
+        """Outputs of the versions that run beside, by the names they are stored under."""
+        return {name: c for module in self.shadows for name, c in module.qualified.items()}
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -102,6 +110,7 @@ class Contributions:
             self,
             modules=tuple(m for m in self.modules if m.name not in names),
             filters=tuple(f for f in self.filters if f.topic not in names),
+            shadows=tuple(m for m in self.shadows if m.name not in names),
         )
 
 
@@ -178,7 +187,7 @@ def _folders(package: str) -> list[str]:
     names = {m.parent.name for p in paths for m in p.glob("*/module.py")}
     names |= {m.name for m in pkgutil.iter_modules(map(str, paths)) if m.ispkg and m.name in names}
     for name in sorted(names):
-        if not name.isidentifier():
+        if not name.removesuffix(SHADOW).isidentifier():
             raise ConfigError(f"the folder {name} of {paths[0]} cannot be imported: use snake_case")
     return sorted(names)
 
@@ -205,7 +214,13 @@ def load_contributions(package: str, folder: str, path: str = "") -> list[Contri
     ]
     if not found:
         raise ConfigError(f"{imported.__file__} declares no science module and no filter")
-    return found
+    if not folder.endswith(SHADOW):
+        return found
+    return [  # a version beside the one in use chooses for no topic
+        dataclasses.replace(one, name=one.name + SHADOW)
+        for one in found
+        if isinstance(one, ScienceModule)
+    ]
 
 
 def _is_declared_in(value: Contribution, module: str) -> bool:
@@ -253,10 +268,12 @@ def order_contributions(
     columns: Mapping[str, Column] | None = None,
 ) -> Contributions:
     """Check names and inputs and put modules in order; see `find_contributions`."""
-    modules = [one for one in found if isinstance(one, ScienceModule)]
+    modules = [m for m in found if isinstance(m, ScienceModule) and not m.is_shadow]
+    shadows = [m for m in found if isinstance(m, ScienceModule) and m.is_shadow]
     filters = [one for one in found if isinstance(one, TopicFilter)]
     columns = provided_columns(catalogs) if columns is None else columns
-    _check_once("science module", [(m.name, m.file) for m in modules])
+    _check_once("science module", [(m.name, m.file) for m in (*modules, *shadows)])
+    _check_shadows(modules, shadows)
     _check_once("topic", [(f.topic, f.file) for f in filters])
     outputs = [(c.name, m.file) for m in modules for c in m.outputs]
     _check_once("column", [*((c.name, "the broker itself") for c in columns.values()), *outputs])
@@ -267,8 +284,21 @@ def order_contributions(
         tuple(_in_order(modules, providers)),
         tuple(sorted(filters, key=lambda chosen: chosen.topic)),
         path,
+        tuple(sorted(shadows, key=lambda shadow: shadow.name)),
         columns,
     )
+
+
+def _check_shadows(modules: Sequence[ScienceModule], shadows: Sequence[ScienceModule]) -> None:
+    versions = {module.name: module.version for module in modules}
+    for shadow in shadows:
+        name = shadow.name.removesuffix(SHADOW)
+        if name not in versions:
+            raise ConfigError(f"{shadow.file}: there is no module {name} for it to run beside")
+        if versions[name] == shadow.version:
+            raise ConfigError(
+                f"{shadow.file}: {name} in use has version {shadow.version} too; give another"
+            )
 
 
 def _check_once(what: str, names: Sequence[tuple[str, str]]) -> None:

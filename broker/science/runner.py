@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,12 @@ class Outcome:
         As `status` and `reasons`, by topic.
     seconds : dict
         Time that each module and filter took, by name. [s]
+    peak_mb : dict
+        Memory that each took at most, by name; empty without a child process. [MiB]
+    shadow_outputs : pa.Table
+        As `outputs`, of the versions that run beside; to be stored, never published.
+    shadow_status, shadow_reasons : dict
+        As `status` and `reasons`, by the names that end in `@next`.
     """
 
     outputs: pa.Table
@@ -62,12 +68,16 @@ class Outcome:
     filter_status: dict[str, str]
     filter_reasons: dict[str, str]
     seconds: dict[str, float]
+    peak_mb: dict[str, float] = field(default_factory=dict)
+    shadow_outputs: pa.Table = field(default_factory=lambda: pa.table({}))
+    shadow_status: dict[str, str] = field(default_factory=dict)
+    shadow_reasons: dict[str, str] = field(default_factory=dict)
 
     @property
     def failures(self) -> dict[str, str]:
         """Reasons of those that failed or timed out, modules and topics."""
-        status = {**self.status, **self.filter_status}
-        reasons = {**self.reasons, **self.filter_reasons}
+        status = {**self.status, **self.filter_status, **self.shadow_status}
+        reasons = {**self.reasons, **self.filter_reasons, **self.shadow_reasons}
         return {n: reasons.get(n, "") for n, s in status.items() if s in (FAILED, TIMED_OUT)}
 
 
@@ -237,22 +247,30 @@ class Runner:
         return pa.array(np.full(batch.num_rows, NOT_SEARCHED, np.int32))
 
     def _outcome(self, result: BatchResult, skip: Mapping[str, Verdict], n_alerts: int) -> Outcome:
-        columns = {
-            name: result.columns.get(name, pa.nulls(n_alerts, column.arrow_type))
-            for name, column in self.contributions.qualified_columns.items()
-        }
+        def table(declared: Mapping[str, Column]) -> pa.Table:
+            columns = {
+                name: result.columns.get(name, pa.nulls(n_alerts, column.arrow_type))
+                for name, column in declared.items()
+            }
+            return pa.table(columns) if columns else pa.table({})
+
         verdicts = {**result.verdicts, **{n: v for n, v in skip.items() if n in result.verdicts}}
         modules = [module.name for module in self.contributions.modules]
+        shadows = [module.name for module in self.contributions.shadows]
         topics = self.contributions.topics
         none_pass = np.zeros(n_alerts, dtype=bool)
         return Outcome(
-            outputs=pa.table(columns) if columns else pa.table({}),
+            outputs=table(self.contributions.qualified_columns),
             status={name: verdicts[name][0] for name in modules},
             reasons={name: verdicts[name][1] for name in modules if verdicts[name][1]},
             passes={topic: result.passes.get(topic, none_pass) for topic in topics},
             filter_status={topic: verdicts[topic][0] for topic in topics},
             filter_reasons={topic: verdicts[topic][1] for topic in topics if verdicts[topic][1]},
             seconds=result.seconds,
+            peak_mb=result.peak_mb,
+            shadow_outputs=table(self.contributions.shadow_columns),
+            shadow_status={name: verdicts[name][0] for name in shadows},
+            shadow_reasons={name: verdicts[name][1] for name in shadows if verdicts[name][1]},
         )
 
 

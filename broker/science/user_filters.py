@@ -80,7 +80,12 @@ def with_user_filters(contributions: Contributions, folder: str | Path) -> Contr
     added = [_read(path, contributions) for path in sorted(place.glob("*.toml"))]
     if not added:
         return contributions
-    everything = [*contributions.modules, *contributions.filters, *added]
+    everything = [
+        *contributions.modules,
+        *contributions.shadows,
+        *contributions.filters,
+        *added,
+    ]
     return order_contributions(everything, path=contributions.path, columns=contributions.columns)
 
 

@@ -20,8 +20,10 @@ from broker.alerts.adapter import Adapter
 from broker.alerts.outgoing import VARIANTS, PacketFormat
 from broker.catalog.registry import Catalogs
 from broker.errors import AlertError
+from broker.notices import not_searched
 from broker.science import Contributions, Outcome, Runner
 from broker.spark.messages import MessageRows, Source, origin_of, whole
+from broker.spark.notice_board import NoticeBoard
 from broker.spark.stats import BatchStats
 from broker.store.alerts import AlertStore
 from broker.topics.publish import dead_letter
@@ -66,6 +68,8 @@ class Enricher:
         How alerts become packets; its schemas must be on the schemas topic already.
     quarantine : AsksQuarantine, optional
         Asked every few seconds which contributions not to run.
+    notices : NoticeBoard, optional
+        The notices that alerts are matched with; without it they read "not searched".
     """
 
     def __init__(
@@ -79,9 +83,10 @@ class Enricher:
         store: AlertStore,
         packets: PacketFormat,
         quarantine: AsksQuarantine | None = None,
+        notices: NoticeBoard | None = None,
     ) -> None:
         self.adapters, self.catalogs, self.runner = adapters, catalogs, runner
-        self.store, self.packets = store, packets
+        self.store, self.packets, self.notices = store, packets, notices
         self.dead_letters = run.internal_topic(DEAD_LETTERS)
         self.addresses = {
             topic: tuple(run.public_topic(topic, variant) for variant in VARIANTS)
@@ -144,7 +149,8 @@ class Enricher:
 
 def contribution_labels(contributions: Contributions) -> dict[str, str]:
     """Return the version of each module and filter by name; a filter has none of its own."""
-    return {module.name: module.version for module in contributions.modules} | dict.fromkeys(
+    modules = (*contributions.modules, *contributions.shadows)
+    return {module.name: module.version for module in modules} | dict.fromkeys(
         contributions.topics, FILTER_VERSION
     )
 
@@ -170,7 +176,7 @@ class _Pass:
             match = self._tools.catalogs.match(
                 *(table.column(name) for name in ("ra", "dec", "midpointMjdTai"))
             )
-            table = _with_columns(table, match)
+            table = _with_columns(_with_columns(table, match), self._notices(table))
         with self._stats.timed("science"):
             outcome = self._tools.runner.run(table)
         self._note(outcome)
@@ -179,12 +185,13 @@ class _Pass:
             {name: passed & is_public for name, passed in outcome.passes.items()}, len(rows)
         )
         with self._stats.timed("store"):
-            # Without modules there are no output columns, but still a row an alert.
-            outputs = outcome.outputs if outcome.outputs.num_columns else table.select([])
+            outputs = _stored_outputs(outcome, table)
             self._tools.store.put(
                 table, outputs=outputs, topics=topics, provenance=self._tools.provenance
             )
         self._stats.count("stored", len(rows))
+        with self._stats.timed("notices"):
+            self._publish_pairs(table)
         self._stats.count("notPublic", int((~is_public).sum()))
         with self._stats.timed("encode"):
             self._publish(table, outcome, topics, rows)
@@ -253,6 +260,21 @@ class _Pass:
         self._stats.count("decodedOneByOne")
         return table, np.array([row])
 
+    def _notices(self, table: pa.Table) -> pa.Table:
+        board = self._tools.notices
+        if board is None:
+            return not_searched(table.num_rows)
+        return board.match(*(table.column(name) for name in ("ra", "dec", "midpointMjdTai")))
+
+    def _publish_pairs(self, table: pa.Table) -> None:
+        """Publish the pairs with notices; after the alerts are stored, so that none is missed."""
+        board = self._tools.notices
+        if board is None:
+            return
+        for message in board.pairs(table):
+            self.out.add(board.topic, message)
+            self._stats.count("noticePairs")
+
     def _dead(self, row: int, stage: str, reason: str, packet: bytes | None) -> None:
         letter = dead_letter(
             self._source.coordinate(row),
@@ -267,6 +289,8 @@ class _Pass:
     def _note(self, outcome: Outcome) -> None:
         for name, seconds in outcome.seconds.items():
             self._stats.spend(f"module:{name}", seconds)
+        for name, peak_mb in outcome.peak_mb.items():
+            self._stats.take_memory(name, peak_mb)
         for name, reason in outcome.failures.items():
             self._stats.fail(name, reason)
 
@@ -307,6 +331,14 @@ class _Pass:
             ("ingestTimestamp", str(self._source.timestamp_ms(row)).encode()),
             ("origin", str(self._source.coordinate(row)).encode()),
         )
+
+
+def _stored_outputs(outcome: Outcome, table: pa.Table) -> pa.Table:
+    """Return all outputs, of versions that run beside too: a row an alert even without modules."""
+    made = [t for t in (outcome.outputs, outcome.shadow_outputs) if t.num_columns]
+    if not made:
+        return table.select([])
+    return _with_columns(made[0], made[1]) if len(made) > 1 else made[0]
 
 
 def _with_columns(table: pa.Table, more: pa.Table) -> pa.Table:

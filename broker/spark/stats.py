@@ -18,11 +18,14 @@ class BatchStats:
         Time by stage, and of each contribution under `module:<name>`. [s]
     failures : dict
         By contribution, how many batches it failed in, and the last reason.
+    peak_mb : dict
+        By contribution, the memory it took at most. [MiB]
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
+    peak_mb: dict[str, float] = field(default_factory=dict)
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to a count."""
@@ -36,6 +39,10 @@ class BatchStats:
     def fail(self, name: str, reason: str, n: int = 1) -> None:
         """Add to a contribution's failures."""
         self.failures[name] = (self.failures.get(name, (0, ""))[0] + n, reason)
+
+    def take_memory(self, name: str, peak_mb: float) -> None:
+        """Remember what a contribution took, if it is more than before. [MiB]"""
+        self.peak_mb[name] = max(peak_mb, self.peak_mb.get(name, 0.0))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -54,4 +61,6 @@ class BatchStats:
             self.spend(name, seconds)
         for name, (n, reason) in other.failures.items():
             self.fail(name, reason, n)
+        for name, peak_mb in other.peak_mb.items():
+            self.take_memory(name, peak_mb)
         return self

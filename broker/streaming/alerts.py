@@ -11,7 +11,7 @@ from pyspark.sql.streaming import StreamingQuery
 
 from broker.alerts.adapters import find_adapters
 from broker.alerts.outgoing import VARIANTS, PacketFormat, packet_format
-from broker.catalog.registry import definitions
+from broker.catalog.registry import provided_matches
 from broker.config import Config
 from broker.science import Contributions
 from broker.science.installed import installed
@@ -25,6 +25,7 @@ from broker.store.alerts import create_tables
 from broker.store.ledger import Ledger
 from broker.store.quarantine import Quarantine
 from broker.streaming.checkpoint import batch_ranges
+from broker.streaming.notice_intake import create_notice_topics
 from broker.streaming.query import (
     checkpoint_path,
     create_topics,
@@ -56,7 +57,7 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     ServiceError
         If Kafka or HBase does not answer.
     """
-    catalogs = definitions(config.catalog_path)
+    catalogs = provided_matches(config.catalog_path)
     contributions = installed(config)
     prepare(config, contributions, packet_format(contributions.qualified_columns, catalogs))
     messages = read_topics(
@@ -76,6 +77,7 @@ def prepare(config: Config, contributions: Contributions, packets: PacketFormat)
         names = [*input_topics(config), run.internal_topic(DEAD_LETTERS), *public]
         create_topics(topics, config, names)
         store_schemas(topics, run, dict(packets.schemas.values()))
+        create_notice_topics(topics, run, partitions=config.kafka.partitions)
         create_tables(tables, run, config.hbase.regions)
     finally:
         topics.close()
@@ -110,7 +112,11 @@ def _each_batch(
         write_messages(outgoing, config.kafka.bootstrap)
         stats = collector.take()
         stats.spend("batch", time.perf_counter() - began)
-        measured = {"seconds": stats.seconds, "failures": stats.failures}
+        measured = {
+            "seconds": stats.seconds,
+            "failures": stats.failures,
+            "peakMb": stats.peak_mb,
+        }
         ledger.record(NAME, batch_id, ranges, stats.counts, measured)
         for name, (_, reason) in stats.failures.items():
             quarantine.record_failure(name, versions[name], reason)

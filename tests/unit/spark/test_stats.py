@@ -9,8 +9,10 @@ def test_statistics_of_tasks_add_up():
     total.add(one).add(
         BatchStats({"stored": 3, "deadLetters": 1}, {"store": 0.25}, {"m": (2, "last")})
     )
+    total.add(BatchStats(peak_mb={"m": 3.0})).add(BatchStats(peak_mb={"m": 2.0, "n": 1.0}))
 
     assert total.counts == {"stored": 5, "deadLetters": 1}
     assert total.seconds == {"store": 0.75}
     assert total.failures == {"m": (3, "last")}
+    assert total.peak_mb == {"m": 3.0, "n": 1.0}
     assert one.counts == {"stored": 2}
