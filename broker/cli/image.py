@@ -164,13 +164,18 @@ def master(
 
     masters = image_files.read_masters(bias, dark, None)
     frames: list[Any] = []
+    used: list[Path] = []
 
     def read(path: Path) -> dict[str, Any]:
         frames.append(image_masters.calibration_frame(path, kind, masters, defaults(given)))
+        used.append(path)
         return {"level": frames[-1].level}
 
     failed = each(files, read, ["level"], as_json, stop=False)
-    image_masters.write(out, kind, frames)
+    choices = image_files.Choices(out.parent, defaults(given))
+    inputs = {n: (p,) for n, p in (("bias", bias), ("dark", dark)) if p} | {"frame": tuple(used)}
+    more = {"file": out.name, "kind": kind}
+    task("master", choices, lambda _: inputs, ready=frames, **more)(out)
     if failed:
         sys.exit(BAD_DATA)
 

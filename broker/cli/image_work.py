@@ -15,13 +15,18 @@ BAD_DATA = 20
 
 
 def task(
-    name: str, choices: Any, inputs: Callable[[Path], dict[str, Any]], **more: Any
+    name: str,
+    choices: Any,
+    inputs: Callable[[Path], dict[str, Any]],
+    *,
+    ready: Any = None,
+    **more: Any,
 ) -> Callable[[Path], dict[str, Any]]:
     """Return the work on a file that leaves a record of how its products were made."""
     from broker.ops.image_provenance import Task, make
 
     home = load(click.get_current_context()).home
-    return lambda path: make(Task(name, inputs(path), choices, more), home)
+    return lambda path: make(Task(name, inputs(path), choices, more, ready), home)
 
 
 def defaults(given: dict[str, Any]) -> Any:

@@ -3,8 +3,8 @@
 And which amplifiers a file's headers speak of.
 """
 
+import json
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from broker.errors import AlertError, ConfigError
 from broker.imaging import fits_header as words
 from broker.imaging.fits import Defaults, Frame, read_frames
+from broker.imaging.fits_write import write_units
 from broker.imaging.isr import Amplifier, Box, Layout, whole
 from broker.imaging.kernels import F32, Bools, compiled
 
@@ -306,22 +307,26 @@ def _box(text: str, shape: tuple[int, int]) -> Box:
 
 
 def write_master(
-    path: Path, kind: str, pixels: F32, *, frames: int, defects: Bools | None = None
+    path: Path,
+    kind: str,
+    pixels: F32,
+    *,
+    frames: int,
+    defects: Bools | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a master calibration; `kind` is bias, dark or flat."""
+    """Write a master calibration, the same bytes each time; `kind` is bias, dark or flat."""
     from astropy.io import fits
 
     units = {"bias": "adu", "dark": "electron/s", "flat": ""}
     header = fits.Header({"MASTER": kind, "NFRAMES": frames, "BUNIT": units[kind]})
+    if record:
+        header["PROVID"] = record["id"]
+        header["BRKMETA"] = json.dumps({"provenance": record}, sort_keys=True)
     parts: list[Any] = [fits.PrimaryHDU(pixels, header)]
     if defects is not None:
         parts.append(fits.ImageHDU(defects.astype(np.uint8), name="MASK"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".draft-{path.name}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fits.HDUList(parts).writeto(draft, overwrite=True, checksum=True)
-    draft.replace(path)
+    write_units(path, parts)
 
 
 def read_master(path: Path, kind: str) -> tuple[F32, Bools | None]:

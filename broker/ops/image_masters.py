@@ -1,8 +1,9 @@
 """Master calibrations from files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,8 +63,14 @@ def calibration_frame(
     return CalibrationFrame(got.pixels, exposure or 0.0, float(np.median(got.pixels[::4, ::4])))
 
 
-def write(path: Path, kind: str, frames: Sequence[CalibrationFrame]) -> None:
-    """Combine exposures into a master and write it.
+def write(
+    path: Path,
+    kind: str,
+    frames: Sequence[CalibrationFrame],
+    *,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Combine exposures into a master and write it, with the record of how it is made.
 
     Raises
     ------
@@ -82,4 +89,4 @@ def write(path: Path, kind: str, frames: Sequence[CalibrationFrame]) -> None:
         pixels, defects = calibration.master_dark(planes, [f.exposure_s for f in frames])
     else:
         pixels, defects = calibration.master_flat(planes)
-    calibration.write_master(path, kind, pixels, frames=len(frames), defects=defects)
+    calibration.write_master(path, kind, pixels, frames=len(frames), defects=defects, record=record)

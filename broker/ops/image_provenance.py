@@ -18,11 +18,12 @@ from typing import Any
 from broker import __version__
 from broker.errors import AlertError
 from broker.imaging.fits import Defaults, read_frames
-from broker.ops import image_catalogs, image_files
+from broker.ops import image_catalogs, image_files, image_masters
 from broker.ops.image_files import Choices
 
 _LIBRARIES = ("numpy", "numba", "scipy", "astropy")
-_ID_CHARACTERS = 16
+ID_CHARACTERS = 16
+"""Length of a record's identifier."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Task:
     Parameters
     ----------
     name : str
-        One of those that can be done again: reduce, snaps, detect, measure, calibrate,
+        One of those that can be done again: master, reduce, snaps, detect, measure, calibrate,
         difference, coadd.
     inputs : dict of str to tuple of Path
         By what they are: raw, bias, template…
@@ -40,12 +41,15 @@ class Task:
         Its folder is where the products go.
     more : dict
         Other settings.
+    ready : object
+        What has been read of the inputs already; no part of the record.
     """
 
     name: str
     inputs: Mapping[str, tuple[Path, ...]]
     choices: Choices
     more: Mapping[str, Any] = field(default_factory=dict)
+    ready: Any = None
 
 
 def make(task: Task, home: Path) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def record_of(task: Task) -> dict[str, Any]:
         "software": software(),
     }
     text = json.dumps(record, sort_keys=True).encode()
-    return record | {"id": hashlib.sha256(text).hexdigest()[:_ID_CHARACTERS]}
+    return record | {"id": hashlib.sha256(text).hexdigest()[:ID_CHARACTERS]}
 
 
 def software() -> dict[str, str]:
@@ -191,6 +195,8 @@ def recreate(home: Path, what: str, out: Path) -> list[dict[str, Any]]:
         If it is not known how it was made, or an input has changed or is gone.
     """
     kept = find(home, what)
+    if kept["task"] not in _TASKS:
+        raise AlertError(f"{what} is of an image of the stream: name its visit and detector")
     for entry in kept["inputs"]:
         path = Path(entry["path"])
         if not path.is_file():
@@ -285,7 +291,21 @@ def _coadd(task: Task) -> dict[str, Any]:
     return image_files.coadd_files(task.inputs["image"], target, task.choices)
 
 
+def _master(task: Task) -> dict[str, Any]:
+    target, kind = task.choices.out / str(task.more["file"]), str(task.more["kind"])
+    frames = task.ready
+    if frames is None:
+        masters = _masters_of(task)
+        frames = [
+            image_masters.calibration_frame(path, kind, masters, task.choices.defaults)
+            for path in task.inputs["frame"]
+        ]
+    image_masters.write(target, kind, frames, record=image_files.said_of(task.choices.record))
+    return {"frames": len(frames)}
+
+
 _TASKS: dict[str, Callable[[Task], dict[str, Any]]] = {
+    "master": _master,
     "reduce": _reduce,
     "snaps": _snaps,
     "detect": _detect,

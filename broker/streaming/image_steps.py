@@ -216,7 +216,7 @@ def process_image(
     except AlertError as error:
         return _without_sources(message, FAILED, error.message, footprint)
     version = _version(footprint, known, templates, versions, use_latest=use_latest)
-    template = None if version is None else _find(templates, image, footprint, version)
+    template = None if version is None else find_template(templates, image, footprint, version)
     if version is None or template is None:
         waits = _without_sources(message, NO_TEMPLATE, "no template covers it", footprint)
         return replace(waits, scorecard=_judged(image))
@@ -238,9 +238,10 @@ def _version(
     return versions.version(night_of(footprint.midpoint_mjd_tai))
 
 
-def _find(
+def find_template(
     templates: TemplateStore, image: Image, footprint: Footprint, version: str
 ) -> Template | None:
+    """Return the template of a version that covers most of an image; None if there is none."""
     return templates.find(
         footprint.ra, footprint.dec, footprint.band, version, corners=_corners(image)
     )

@@ -44,6 +44,11 @@ def made(tmp_path_factory):
     run(home, "detect", one, "--out", folder / "tables", "--format", "csv")
     run(home, "difference", two, one, "--out", folder / "changed", "--format", "vot")
     run(home, "coadd", one, two, "--out", folder / "deep.fits")
+    biases = [folder / f"bias{k}.fits" for k in range(3)]
+    for k, path in enumerate(biases):
+        noise = np.random.default_rng(k).normal(1000.0, 5.0, (64, 64))
+        fits.writeto(path, noise.astype(np.uint16))
+    run(home, "master", "bias", *biases, "--out", folder / "bias.fits")
     return folder, home
 
 
@@ -57,6 +62,7 @@ def made(tmp_path_factory):
         "changed/raw1-reduced-difference.fits",
         "changed/raw1-reduced-diasources.vot",
         "deep.fits",
+        "bias.fits",
     ],
 )
 def test_a_product_is_made_again_byte_for_byte(made, tmp_path, product):
