@@ -92,6 +92,20 @@ class CatalogConfig:
 
 
 @dataclass(frozen=True)
+class NoticesConfig:
+    """Notices of events elsewhere, and which alerts may belong to them."""
+
+    credible_level: float = 0.9
+    """An alert is in a notice's region up to this level; at most 0.99."""
+    days_before: float = 1.0
+    """It is in its time from so long before the trigger. [d]"""
+    days_after: float = 30.0
+    """Until so long after the trigger. [d]"""
+    maps: str = ""
+    """Folder of maps that notices name by path; empty means `notices` under `home`."""
+
+
+@dataclass(frozen=True)
 class ArchiveConfig:
     """The raw packets on disk."""
 
@@ -132,6 +146,7 @@ class Config:
     stream: StreamConfig = field(default_factory=StreamConfig)
     science: ScienceConfig = field(default_factory=ScienceConfig)
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
+    notices: NoticesConfig = field(default_factory=NoticesConfig)
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -171,6 +186,11 @@ class Config:
         return own if own.is_dir() else self.home / "catalogs" / LIVE
 
     @property
+    def notice_maps_path(self) -> Path:
+        """Folder of the maps that notices name by path; nothing else is read for them."""
+        return Path(self.notices.maps) if self.notices.maps else self.home / "notices"
+
+    @property
     def archive_path(self) -> Path:
         """Folder of the archive; each run has a folder of its own in it."""
         return Path(self.archive.path) if self.archive.path else self.home / "archive"
@@ -208,6 +228,17 @@ def _check_values(config: Config) -> None:
     for name, value in positive.items():
         if not value > 0:
             raise ConfigError(f"{name} is {value}; it must be positive", setting=name)
+    notices = config.notices
+    if not 0.0 < notices.credible_level <= 0.99:
+        raise ConfigError(
+            f"notices.credible_level is {notices.credible_level}; it is above 0, at most 0.99",
+            setting="notices.credible_level",
+        )
+    if not (notices.days_before >= 0.0 and notices.days_after >= 0.0):
+        raise ConfigError(
+            "notices.days_before and notices.days_after cannot be negative",
+            setting="notices.days_after",
+        )
     if not config.stream.idle_s >= 0:
         raise ConfigError(
             f"stream.idle_s is {config.stream.idle_s}; it cannot be negative",

@@ -174,3 +174,26 @@ MATCH_COLUMNS: tuple[Column, ...] = (
 catalogue columns `<catalogue><Column>`: so a module's parameter is `gaia_match`."""
 
 FOUND, NOT_FOUND, NOT_SEARCHED = 1, 0, -1
+
+NOTICES = "notices"
+"""First part of the names of the columns below: no catalogue has this name."""
+
+NOTICE_COLUMNS: tuple[Column, ...] = (
+    Column(
+        "noticesMatch",
+        "int32",
+        "",
+        "1 a notice in force has it in its region and time, 0 none has, -1 no notice at this time.",
+        **_req,
+    ),
+    Column("noticesId", "string", "", "Identifier of the notice that fits best."),
+    Column("noticesSeparation", "float32", "arcsec", "Distance from the notice's likeliest place."),
+    Column(
+        "noticesCredibleLevel",
+        "float32",
+        "",
+        "Share of the notice's probability at places as likely or likelier.",
+    ),
+    Column("noticesDelay", "float64", "d", "Time since the notice's trigger, negative before it."),
+)
+"""What an alert has of the notices, known when it was processed, whose event it may be."""

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from broker.alerts.columns import ARROW_TYPES, MATCH_COLUMNS, Column
+from broker.alerts.columns import ARROW_TYPES, MATCH_COLUMNS, NOTICE_COLUMNS, NOTICES, Column
 from broker.catalog.orbits import PREDICTED, Site
 from broker.errors import ConfigError
 
@@ -230,6 +230,8 @@ def parse_definition(name: str, text: str, where: str | None = None) -> Definiti
     where = where or f"catalog/definitions/{name}.toml"
     if not (name.isascii() and name.isalnum() and name[0].islower()):
         raise ConfigError(f"{where}: a catalogue's name is camelCase letters and digits")
+    if name == NOTICES:
+        raise ConfigError(f"{where}: the name {NOTICES} is taken")
     try:
         values = tomllib.loads(text)
         columns = [dict(column) for column in _column_values(values)]
@@ -349,6 +351,11 @@ def definitions(path: Path | None = None) -> dict[str, tuple[Column, ...]]:
     `path` is the folder of catalogues; without it, only the package's are in.
     """
     return {name: d.match_columns for name, d in read_definitions(path).items()}
+
+
+def provided_matches(path: Path | None = None) -> dict[str, tuple[Column, ...]]:
+    """Return what `definitions` does, and the columns of the match with notices."""
+    return definitions(path) | {NOTICES: NOTICE_COLUMNS}
 
 
 def definition_of(name: str, path: Path | None = None) -> Definition:

@@ -26,6 +26,7 @@ from broker.catalog.definition import (
     definitions,
     match_name,
     parse_definition,
+    provided_matches,
     read_definitions,
 )
 from broker.catalog.install import install_catalog
@@ -42,6 +43,7 @@ __all__ = [
     "install_catalog",
     "match_name",
     "parse_definition",
+    "provided_matches",
     "read_definitions",
 ]
 

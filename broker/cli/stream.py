@@ -11,14 +11,15 @@ _QUERIES = {
     "images": "Make alerts from CCD images.",
     "alerts": "Run the science on alerts and fill the topics.",
     "archive": "Keep the raw packets as files.",
-    "all": "Run the three queries in one process.",
+    "notices": "Join notices of events to the alerts.",
+    "all": "Run the four queries in one process.",
 }
 _COUNTS = ("done", "failed", "no-template", "gone", "waited", "new", "retracted", "lifted")
 
 
 @click.group()
 def command() -> None:
-    """Run one of the three queries, or all of them; process images once more.
+    """Run one of the four queries, or all of them; process images once more.
 
     Example: broker stream all --until-idle
     """

@@ -1,19 +1,21 @@
 """The ledger of a run as an operator sees it: each query's messages, and where each one ended."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from broker.notices.wire import notices_topic
 from broker.store.alerts import AlertStore
-from broker.store.audit import Audit, AuditRow, Problem, audit, total
+from broker.store.audit import AuditRow, Problem, audit, total
 from broker.store.ledger import Ledger, merge_ranges
+from broker.store.notices import NoticeStore
 from broker.store.objects import DetectorStore
 from broker.store.table import Tables
 from broker.topics.publish import read_dead_letters
 from broker.topics.topic import OffsetRange, Topics
-from broker.types import IMAGES, Run, night_of
+from broker.types import IMAGES, Coordinate, Run, night_of
 from broker.units import unix_s_to_mjd_tai
 
-IMAGES_QUERY, ALERTS_QUERY = "images", "alerts"
+IMAGES_QUERY, ALERTS_QUERY, NOTICES_QUERY = QUERIES = ("images", "alerts", "notices")
 
 
 @dataclass(frozen=True)
@@ -66,28 +68,33 @@ def accounts_of(topics: Topics, tables: Tables, run: Run, *, night: str | None =
         return Accounts((), (), 0)
     ledger = Ledger(tables, run)
     dead = {letter.origin for letter in read_dead_letters(topics, run)}
-    audits: list[Audit] = []
-    for query in (IMAGES_QUERY, ALERTS_QUERY):
-        ranges = _consumed(ledger, query, night)
-        is_images = query == IMAGES_QUERY
-        audits.append(
-            audit(
-                query,
-                ranges,
-                origins=() if is_images else AlertStore(tables, run).origins(),
-                detectors=DetectorStore(tables, run).all() if is_images else (),
-                dead_letters=(
-                    origin
-                    for origin in dead
-                    if is_images == (origin.topic == run.internal_topic(IMAGES))
-                ),
-            )
+    inputs = {run.internal_topic(IMAGES): IMAGES_QUERY, notices_topic(run): NOTICES_QUERY}
+    audits = [
+        audit(
+            query,
+            _consumed(ledger, query, night),
+            origins=_origins(tables, run, query),
+            detectors=DetectorStore(tables, run).all() if query == IMAGES_QUERY else (),
+            dead_letters=[at for at in dead if inputs.get(at.topic, ALERTS_QUERY) == query],
         )
+        for query in QUERIES
+    ]
     problems = [problem for one in audits for problem in one.problems]
     if night is not None:  # what stands elsewhere was consumed on another night
         problems = [p for p in problems if "was not consumed" not in p.what]
     rows = tuple(row for one in audits for row in one.rows)
     return Accounts(rows, tuple(problems), _unread(topics, rows, ledger))
+
+
+def _origins(
+    tables: Tables, run: Run, query: str
+) -> Iterable[tuple[str, str, Sequence[Coordinate]]]:
+    if query == ALERTS_QUERY:
+        return AlertStore(tables, run).origins()
+    # A run that is older than this table has had no notices.
+    if query == NOTICES_QUERY and run.table("notice") in tables.names():
+        return NoticeStore(tables, run).origins()
+    return ()
 
 
 def _consumed(ledger: Ledger, query: str, night: str | None) -> list[OffsetRange]:
@@ -104,7 +111,7 @@ def _consumed(ledger: Ledger, query: str, night: str | None) -> list[OffsetRange
 def _unread(topics: Topics, rows: Iterable[AuditRow], ledger: Ledger) -> int:
     ends = {
         (part.topic, part.partition): part.end
-        for query in (IMAGES_QUERY, ALERTS_QUERY)
+        for query in QUERIES
         for part in ledger.consumed(query)
     }
     known = set(topics.names())

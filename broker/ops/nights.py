@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from broker.archive import Archive
-from broker.catalog.registry import definitions
+from broker.catalog.registry import provided_matches
 from broker.config import Config
 from broker.ops.night_table import write_night_table
 from broker.science.installed import installed
@@ -31,7 +31,7 @@ def write_night(config: Config, tables: Tables, night: str, path: Path | None = 
         The Parquet file; default `nights/<run>/<night>.parquet` under the home.
     """
     file = path or config.run_path("nights") / f"{night}.parquet"
-    catalogs = definitions(config.catalog_path)
+    catalogs = provided_matches(config.catalog_path)
     contributions = installed(config)
     matches = [column for columns in catalogs.values() for column in columns]
     store = AlertStore(tables, config.the_run)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from broker.catalog.registry import definitions
+from broker.catalog.registry import provided_matches
 from broker.config import Config
 from broker.science.registry import Contributions, find_contributions
 
@@ -24,6 +24,6 @@ def installed(config: Config, path: str | Path = "") -> Contributions:
     """
     return find_contributions(
         path or config.science.modules,
-        catalogs=definitions(config.catalog_path),
+        catalogs=provided_matches(config.catalog_path),
         filters="" if str(path) else config.filters_path,
     )

@@ -67,9 +67,9 @@ def sample_alerts(
         Canonical columns, then match columns.
     """
     if catalogs is None:
-        from broker.catalog.registry import definitions
+        from broker.catalog.registry import provided_matches
 
-        catalogs = definitions()
+        catalogs = provided_matches()
     rows = [_alert(np.random.default_rng([seed, i]), i, n_epochs, cutouts) for i in range(n)]
     table = pa.Table.from_pylist(rows, schema=CANONICAL)
     for name, columns in catalogs.items():

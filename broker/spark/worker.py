@@ -4,13 +4,16 @@ import atexit
 
 from broker.alerts.adapters import find_adapters
 from broker.alerts.outgoing import packet_format
-from broker.catalog.registry import Catalogs, definitions
+from broker.catalog.registry import Catalogs, provided_matches
 from broker.config import Config
+from broker.notices import Window
 from broker.science import Runner
 from broker.science.installed import installed
 from broker.spark.enrich import Enricher
+from broker.spark.notice_board import NoticeBoard
 from broker.store.alerts import AlertStore
 from broker.store.hbase import HBaseTables
+from broker.store.notices import NoticeStore
 from broker.store.quarantine import Quarantine
 
 _enrichers: dict[Config, Enricher] = {}
@@ -22,6 +25,12 @@ def enricher_for(config: Config) -> Enricher:
         _enrichers[config] = make_enricher(config)
         atexit.register(_enrichers[config].close)
     return _enrichers[config]
+
+
+def notice_window(config: Config) -> Window:
+    """Return what the settings call near a notice."""
+    at = config.notices
+    return Window(at.credible_level, at.days_before, at.days_after)
 
 
 def make_enricher(config: Config) -> Enricher:
@@ -36,7 +45,7 @@ def make_enricher(config: Config) -> Enricher:
     tables = HBaseTables(
         config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
     )
-    catalogs = definitions(config.catalog_path)
+    catalogs = provided_matches(config.catalog_path)
     contributions = installed(config)
     science = config.science
     runner = Runner(
@@ -56,4 +65,5 @@ def make_enricher(config: Config) -> Enricher:
         store=AlertStore(tables, run),
         packets=packet_format(contributions.qualified_columns, catalogs),
         quarantine=Quarantine(tables, run, failures_to_quarantine=science.failures_to_quarantine),
+        notices=NoticeBoard(NoticeStore(tables, run), run, notice_window(config)),
     )

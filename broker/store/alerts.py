@@ -8,6 +8,7 @@ batch that is repeated, or comes late, replaces cells by equal ones and hides no
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,16 @@ _US_PER_DAY = 86_400e6
 
 Cells = dict[bytes, bytes]
 
-__all__ = ["AlertStore", "create_tables", "drop_tables"]
+__all__ = ["AlertStore", "Sighting", "create_tables", "drop_tables"]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Where an alert was [deg], and the key of its row."""
+
+    ra: float
+    dec: float
+    key: bytes
 
 
 class AlertStore:
@@ -172,6 +182,32 @@ class AlertStore:
         chosen = [newest[thing][1] for thing in sorted(newest)[:limit]]
         rows = self._get_alerts(chosen)
         return [self._record(rows[key]) for key in chosen if key in rows], len(newest)
+
+    def sightings(
+        self, ranges: Sequence[tuple[int, int]], first_mjd: float, last_mjd: float
+    ) -> Iterator[Sighting]:
+        """Yield every alert in ranges of pixels of order `SKY_ORDER` and in a time.
+
+        Parameters
+        ----------
+        ranges : sequence of (int, int)
+            First pixel, and the one after the last.
+        first_mjd, last_mjd : float
+            Bounds, MJD, TAI, wider by a microsecond. [d]
+        """
+        first_us, last_us = (int(t) for t in keys.time_us([first_mjd, last_mjd]))
+        for first, end in ranges:
+            for _, row in self._sky.scan(*keys.pixel_range(first, end)):
+                for value in row.values():
+                    key = value[_PLACE.size :]
+                    if first_us - 1 <= keys.split_alert_key(key)[2] <= last_us + 1:
+                        ra, dec = _PLACE.unpack_from(value)
+                        yield Sighting(ra, dec, key)
+
+    def alerts(self, alert_keys: Sequence[bytes]) -> list[dict[str, Any]]:
+        """Return alerts by the keys of their sightings, as of `alert`; absent ones left out."""
+        rows = self._get_alerts(alert_keys)
+        return [self._record(rows[key]) for key in alert_keys if key in rows]
 
     def night(self, night: str) -> Iterator[dict[str, Any]]:
         """Yield the alerts observed in a night (`YYYYMMDD`), as of `alert`, in no order.

@@ -27,6 +27,8 @@ def _plans(regions: int) -> tuple[_Plan, ...]:
         _Plan("forced", (Family("f"),), pixel_splits(regions, OBJECT_ORDER)),
         _Plan("retraction", (Family("r"),)),
         _Plan("detector", (Family("d"), Family("o"))),
+        _Plan("notice", (Family("n"),)),
+        _Plan("annotation", (Family("a"),), salted),
         _Plan("ledger", (Family("l"),)),
         _Plan("quarantine", (Family("f"),)),
         _Plan("meta", (Family("v"),)),

@@ -31,7 +31,7 @@ from broker.streaming.reason import reason_of
 from broker.topics.kafka import KafkaTopics
 from broker.topics.topic import Topics, TopicSettings
 
-QUERIES = ("images", "alerts", "archive")
+QUERIES = ("images", "alerts", "archive", "notices")
 """The queries in the order in which data pass them."""
 
 _LOG = logging.getLogger(__name__)
