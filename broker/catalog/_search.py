@@ -29,15 +29,23 @@ def pairs_in_pixels(
     tuple of NDArray[np.int64], shape (n_pairs,)
         Places in `around` and in `pixels`.
     """
-    starts = np.empty(around.shape, dtype=np.int64)
+    n_positions, width = around.shape
+    starts = np.empty((n_positions, width), dtype=np.int64)
+    lengths = np.empty((n_positions, width), dtype=np.int64)
     n_pairs = 0
-    for i in range(around.shape[0]):
-        for j in range(around.shape[1]):
-            starts[i, j] = -1
-            if around[i, j] < 0:
+    for i in range(n_positions):
+        # Neighbours are mostly siblings: in their order each begins where the last one ends.
+        mine = np.sort(around[i])
+        low, high = 0, pixels.size
+        is_first = True
+        for j in range(width):
+            lengths[i, j] = 0
+            if mine[j] < 0:
                 continue
-            first = np.uint64(around[i, j]) << np.uint64(shift)
-            low, high = 0, pixels.size
+            first = np.uint64(mine[j]) << np.uint64(shift)
+            if not is_first:
+                low, high = _gallop(pixels, low, first)
+            is_first = False
             while low < high:
                 middle = (low + high) // 2
                 if pixels[middle] < first:
@@ -48,20 +56,27 @@ def pairs_in_pixels(
             starts[i, j] = low
             while low < pixels.size and pixels[low] < end:
                 low += 1
-                n_pairs += 1
+            lengths[i, j] = low - starts[i, j]
+            n_pairs += lengths[i, j]
     position, row = np.empty(n_pairs, dtype=np.int64), np.empty(n_pairs, dtype=np.int64)
     k = 0
-    for i in range(around.shape[0]):
-        for j in range(around.shape[1]):
-            at = starts[i, j]
-            if at < 0:
-                continue
-            end = (np.uint64(around[i, j]) + np.uint64(1)) << np.uint64(shift)
-            while at < pixels.size and pixels[at] < end:
+    for i in range(n_positions):
+        for j in range(width):
+            for at in range(starts[i, j], starts[i, j] + lengths[i, j]):
                 position[k], row[k] = i, at
-                at += 1
                 k += 1
     return position, row
+
+
+@compiled
+def _gallop(pixels: NDArray[np.uint64], low: int, first: np.uint64) -> tuple[int, int]:
+    """Return where the first pixel not below one is, searched from a place before it."""
+    high, step = low, 1
+    while high < pixels.size and pixels[high] < first:
+        low = high + 1
+        high += step
+        step *= 2
+    return low, min(high, pixels.size)
 
 
 @compiled

@@ -9,7 +9,7 @@ order 29. All worker processes of a machine share the mapped pages.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -223,12 +223,28 @@ def _layers(order: NDArray[np.int64]) -> tuple[Layer, ...]:
     )
 
 
-def write_rows(folder: Path, rows: Rows) -> None:
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write rows as the one flat file that `open_rows` maps."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+        out.write_table(table)
+
+
+def write_rows(
+    folder: Path, rows: Rows, *, write: Callable[[pa.Table, Path], None] = write_table
+) -> None:
     """Write one version of a catalogue, then make it the current one.
 
     A reader sees the old version or the new one, whole: the rows go to a folder of their own,
     and one small file that names the folder is replaced by a rename. The version that was current
     before stays until the next one comes, for readers that still have it open.
+
+    Parameters
+    ----------
+    folder : Path
+        Of this catalogue.
+    rows : Rows
+    write : callable
+        How the table becomes a file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     serial = 1 + max((_serial(path) for path in folder.iterdir()), default=0)
@@ -236,9 +252,7 @@ def write_rows(folder: Path, rows: Rows) -> None:
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    schema = rows.table.schema
-    with pa.OSFile(str(partial / _ROWS), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
-        out.write_table(rows.table)
+    write(rows.table, partial / _ROWS)
     layers = [asdict(layer) for layer in rows.layers]
     about: dict[str, Any] = {"name": rows.name, "version": rows.version, "layers": layers}
     about |= {"epochMjd": rows.epoch_mjd, "kind": rows.kind}

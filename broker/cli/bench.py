@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from broker.cli.assemble import make_tables, make_topics
+from broker.cli.bench_catalog import catalog
 from broker.cli.main import load
 from broker.cli.output import emit_json, emit_rows, json_option
 
@@ -153,41 +154,7 @@ def detection(as_json: bool) -> None:
         sys.exit(_BAD_DATA)
 
 
-_LEAST_MATCH_PER_S, _LONGEST_NEAREST_S = 400_000.0, 3.0
-
-
-@command.command()
-@click.option(
-    "--rows", type=click.IntRange(1000), default=1_000_000, show_default=True, help="Of the sky."
-)
-@json_option
-def catalog(rows: int, as_json: bool) -> None:
-    """Measure import, match and search of a catalogue, beside astropy on the same positions.
-
-    On one core, in batches of 500 positions as the stream has them.
-
-    Example: broker bench catalog --rows 10000000
-    """
-    from broker.catalog.benchmark import bench_catalog
-
-    found = bench_catalog(rows, say=_say)
-    per_s, nearest_s = found["matchPerS"], found["nearestS"]
-    table = [
-        _row("rows of the catalogue", found["rows"], "", None),
-        _row("import, rows/s", found["importPerS"], "", None),
-        _row("match, alerts/s", per_s, ">= 400000", per_s >= _LEAST_MATCH_PER_S),
-        _row("match in one batch, alerts/s", found["matchLargePerS"], "", None),
-        _row("astropy, alerts/s", found["astropyPerS"], "the baseline", None),
-        _row("match / astropy", found["ratio"], "", None),
-        _row("same answer as astropy", found["agrees"], "1", found["agrees"] == 1.0),
-        _row("1000 nearest of a place [s]", nearest_s, "< 3", nearest_s < _LONGEST_NEAREST_S),
-    ]
-    if as_json:
-        emit_json({"bench": found, "rows": table})
-    else:
-        emit_rows(table, ("what", "measured", "required", "isMet"), as_json=False)
-    if not all(row["isMet"] for row in table if row["isMet"] is not None):
-        sys.exit(_BAD_DATA)
+command.add_command(catalog)
 
 
 @command.command()

@@ -1,0 +1,107 @@
+"""Density clusters of a catalogue on Spark, beside scikit-learn: for `broker bench catalog`."""
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from broker.batch.catalogs import clusters
+from broker.catalog.benchmark.rows import Row, at_least, at_most
+from broker.catalog.benchmark.sizes import Sizes
+from broker.catalog.benchmark.stars import even_sky
+from broker.catalog.coverage import all_sky
+from broker.catalog.install import install_catalog
+from broker.catalog.registry import Catalogs
+from broker.config import Config
+from broker.spark.session import make_session, stop_session
+
+LONGEST_S = 60.0
+_NAME, _MIN_POINTS, _IN_CLUSTERS, _CLUSTER_SIZE = "gaia", 5, 0.3, 20
+_FEWEST, _COMPARED = 20_000, 500_000
+
+
+def rows(sizes: Sizes, config: Config) -> list[Row]:
+    """Return the rows of this step; two cores of Spark.
+
+    The catalogue has 7 of 10 entries spread evenly and the others in clumps of 20. scikit-learn
+    has it whole, up to half a million entries; what it takes for more grows at least in proportion.
+    """
+    n = sizes.rows
+    small = min(n, _COMPARED)
+    on_two = replace(config, stream=replace(config.stream, master="local[2]"))
+    session = make_session(on_two, "bench", jars=())
+    try:
+        same, small_s, their_s = _compared(session, small)
+        with tempfile.TemporaryDirectory() as folder:
+            reach = _install(Path(folder), n)
+            began = time.perf_counter()
+            found = clusters(
+                session, Path(folder), _NAME, radius_arcsec=reach, min_points=_MIN_POINTS
+            )
+            seconds = time.perf_counter() - began
+    finally:
+        stop_session(session)
+    number = int(found.column("cluster").to_numpy().max()) + 1
+    return [
+        at_most(
+            f"clusters of {n:.0e} entries on 2 cores, s of the clock",
+            seconds,
+            LONGEST_S,
+            f"scikit-learn DBSCAN of {small:.0e}: {their_s:.1f} s, ours {small_s:.1f} s; "
+            f"in proportion {their_s * n / small:.0f} s",
+        ),
+        Row("clusters found", float(number)),
+        at_least("core entries and their clusters as scikit-learn's, share", same, 1.0),
+    ]
+
+
+def _install(path: Path, n: int) -> float:
+    """Add a catalogue; return a reach of a quarter of the mean distance of its entries. [arcsec]"""
+    rng = np.random.default_rng(8)
+    ra, dec = even_sky(rng, n)
+    reach = 0.25 * 3600.0 * float(np.degrees(np.sqrt(4.0 * np.pi / n)))
+    clumped = int(n * _IN_CLUSTERS) // _CLUSTER_SIZE * _CLUSTER_SIZE
+    of = np.repeat(np.arange(clumped // _CLUSTER_SIZE), _CLUSTER_SIZE)
+    away = rng.normal(0.0, 0.5 * reach / 3600.0, (2, clumped))
+    centre = np.clip(dec[of], -89.0, 89.0)
+    ra[:clumped] = (ra[of] + away[0] / np.cos(np.radians(centre))) % 360.0
+    dec[:clumped] = np.clip(centre + away[1], -90.0, 90.0)
+    table = pa.table({"id": pa.array(np.arange(n)).cast(pa.large_string()), "ra": ra, "dec": dec})
+    install_catalog(path, _NAME, table, "bench", coverage=all_sky())
+    return reach
+
+
+def _compared(session: Any, n: int) -> tuple[float, float, float]:
+    """Return the share of entries that agree, and the seconds of both."""
+    from sklearn.cluster import DBSCAN
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        reach = _install(path, n)
+        clusters(session, path, _NAME, radius_arcsec=reach, min_points=_MIN_POINTS)  # warms up
+        began = time.perf_counter()
+        ours = clusters(session, path, _NAME, radius_arcsec=reach, min_points=_MIN_POINTS)
+        seconds = time.perf_counter() - began
+        stars = Catalogs(path).rows(_NAME)
+        assert stars is not None  # noqa: S101 - it was added
+        vectors = _vectors(stars.ra, stars.dec)
+    chord = 2.0 * np.sin(np.radians(reach / 3600.0) / 2.0)
+    began = time.perf_counter()
+    theirs = DBSCAN(eps=chord, min_samples=_MIN_POINTS, algorithm="kd_tree", n_jobs=2).fit(vectors)
+    their_s = time.perf_counter() - began
+    core = np.zeros(n, dtype=bool)
+    core[theirs.core_sample_indices_] = True
+    is_core = ours.column("isCore").to_numpy()
+    mine, other = ours.column("cluster").to_numpy(), theirs.labels_
+    # Both number clusters by their first core row, and differ in whose a border entry is.
+    same = (core == is_core) & (~core | (mine == other)) & ((mine < 0) == (other < 0))
+    return float(same.mean()), seconds, their_s
+
+
+def _vectors(ra: Any, dec: Any) -> Any:
+    a, d = np.radians(ra), np.radians(dec)
+    return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)

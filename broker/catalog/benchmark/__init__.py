@@ -1,0 +1,1 @@
+"""How fast catalogues are, beside known programs on the same data in the same run."""

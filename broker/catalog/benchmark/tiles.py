@@ -1,0 +1,117 @@
+"""Matches with a catalogue of 1e9 rows: tiles in memory, and tiles that are read from the disk."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from broker.catalog.benchmark.layout import (
+    TILE_ORDER,
+    Layout,
+    drop_from_memory,
+    write_layout,
+)
+from broker.catalog.benchmark.rows import Row, at_least
+from broker.catalog.benchmark.sizes import Sizes
+from broker.catalog.benchmark.stars import BATCH, NAME, RADIUS_ARCSEC, match_rate
+from broker.catalog.healpix import FINEST_ORDER
+from broker.catalog.partition import Rows
+from broker.catalog.registry import Catalogs
+
+LEAST_PER_S = 150_000.0
+_INDEX_BYTES, _ROW_BYTES = 8, 66
+_SHARE_OF_DISK, _MOST_TILES_GB = 0.4, 6.0
+_FIELD_ALERTS, _VISITS, _FIELD_DEG = 10_000, 5, 1.75
+
+
+def rows(sizes: Sizes) -> list[Row]:
+    """Return the rows of this step."""
+    n = sizes.layout_rows
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        share = _share(shutil.disk_usage(path).free, n)
+        began = time.perf_counter()
+        layout = write_layout(path, NAME, n, radius_arcsec=RADIUS_ARCSEC, share=share, seed=1)
+        made_s = time.perf_counter() - began
+        return [
+            Row(
+                f"layout of {n:.0e} rows, share of tiles with values",
+                share,
+                reference=f"index of every row; {layout.disk_gb:.1f} GB in {made_s:.0f} s",
+            ),
+            *_measured(path, layout, sizes),
+        ]
+
+
+def _share(free: int, n: int) -> float:
+    """Return how many of the tiles may have values on this disk."""
+    room = min(_SHARE_OF_DISK * free - _INDEX_BYTES * n, _MOST_TILES_GB * 1e9)
+    return float(np.clip(room / (_ROW_BYTES * n), 1.0 / (12 * 4**TILE_ORDER), 1.0))
+
+
+def _measured(path: Path, layout: Layout, sizes: Sizes) -> list[Row]:
+    rng = np.random.default_rng(2)
+    n = f"{sizes.layout_rows:.0e} rows"
+    opened = Catalogs(path)
+    all_rows = opened.rows(NAME)
+    assert all_rows is not None  # noqa: S101 - it was added
+    anywhere = _places(rng, all_rows, layout, sizes.alerts)
+    fields = [_field(rng, all_rows, layout) for _ in range(3)]
+    rates = [match_rate(opened, anywhere, BATCH) for _ in range(3)]
+    warm = float(np.median([rate for rate, _ in rates[1:]]))
+    found = float((rates[0][1][0].column(f"{NAME}Match").to_numpy() == 1).mean())
+    del opened, all_rows, rates
+    cold, whole, again = (
+        np.median(x) for x in zip(*(_visits(path, layout, f) for f in fields), strict=True)
+    )
+    return [
+        at_least(f"match anywhere in tiles in memory, {n}, alerts/s/core", warm, LEAST_PER_S),
+        at_least("share of these with the star that is there", found, 0.5),
+        Row("first visit of a field, all of it cold, alerts/s of wall time", float(cold)),
+        at_least(
+            f"{_VISITS} visits of a field, the first one cold, {n}, alerts/s of wall time",
+            float(whole),
+            LEAST_PER_S,
+            f"{_FIELD_ALERTS} alerts a visit; from the second visit on {again:.0f}",
+        ),
+    ]
+
+
+def _places(rng: np.random.Generator, stars: Rows, layout: Layout, n: int) -> tuple[Any, Any]:
+    """Return positions in tiles with values; every second one is a star's, the rest are off it."""
+    shift = np.uint64(2 * (FINEST_ORDER - TILE_ORDER))
+    tiles = np.asarray(layout.tiles).astype(np.uint64)
+    first = np.searchsorted(stars.pixels, tiles << shift)
+    end = np.searchsorted(stars.pixels, (tiles + np.uint64(1)) << shift)
+    tile = rng.integers(tiles.size, size=n)
+    return _off_stars(stars, rng.integers(first[tile], end[tile]))
+
+
+def _off_stars(stars: Rows, row: Any) -> tuple[Any, Any]:
+    ra, dec = stars.ra[row].copy(), stars.dec[row].copy()
+    dec[1::2] += np.where(dec[1::2] > 0, -7.0, 7.0) / 3600.0
+    return ra, dec
+
+
+def _field(rng: np.random.Generator, stars: Rows, layout: Layout) -> list[tuple[Any, Any]]:
+    """Return the alerts of visits of one field: stars of a filled tile, others each visit."""
+    tile = np.uint64(rng.choice(layout.tiles))
+    shift = np.uint64(2 * (FINEST_ORDER - TILE_ORDER))
+    first, end = np.searchsorted(stars.pixels, np.array([tile, tile + np.uint64(1)]) << shift)
+    return [_off_stars(stars, rng.integers(first, end, _FIELD_ALERTS)) for _ in range(_VISITS)]
+
+
+def _visits(path: Path, layout: Layout, field: list[tuple[Any, Any]]) -> tuple[float, float, float]:
+    """Return alerts per second of the clock: first visit, all visits, all but the first."""
+    drop_from_memory(layout.file)
+    catalogs = Catalogs(path)
+    times = []
+    for look in field:
+        began = time.perf_counter()
+        match_rate(catalogs, look, BATCH)
+        times.append(time.perf_counter() - began)
+    n = _FIELD_ALERTS
+    return n / times[0], n * len(times) / sum(times), n * (len(times) - 1) / sum(times[1:])
