@@ -1,19 +1,21 @@
 """What is known of objects of our own images beside their alerts: names, forced fluxes, marks."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from broker.api.sources import TOPICS_S, Alert, Sources
-from broker.detection.associate import RADIUS_ARCSEC, merged_objects
+from broker.api.sources import LEDGER_S, TOPICS_S, Alert, Sources
 from broker.store.forced import ForcedStore, pixels_of_new_objects
-from broker.store.objects import AssociationStore
+from broker.store.objects import AssociationStore, DetectorStore
 from broker.store.retractions import Retraction, RetractionStore
+from broker.types import night_of
 from broker.units import ARCSEC_PER_DEG
 
 _SURVEY = "sim"
-_AROUND_DEG = 3.0 * RADIUS_ARCSEC / ARCSEC_PER_DEG
+_AROUND_DEG = 3.0 / ARCSEC_PER_DEG
+"""An object and its aliases lie within twice the radius of association, 1 arcsec."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def whole_object(sources: Sources, survey: str, name: str) -> WholeObject:
 
 def _names(sources: Sources, name: int, alert: Alert) -> list[str]:
     """Return all names of an object, the one that it is known by first."""
+    from broker.detection.associate import merged_objects  # compiled code, slow to load
+
     store = AssociationStore(sources.tables, sources.run)
     known = store.around(alert["ra"], alert["dec"], _AROUND_DEG)
     if known.num_rows == 0:
@@ -97,6 +101,40 @@ def retraction_of(sources: Sources, survey: str, name: str) -> dict[str, Any]:
             if mark.dia_source_id is not None and mark.is_retracted
         ],
     }
+
+
+def images_of_night(sources: Sources, night: str) -> dict[str, Any]:
+    """Return how many of our own images a night has, how many are flagged, and with what.
+
+    Each is held against the night's other images of its band; may be a minute old.
+
+    Parameters
+    ----------
+    sources : Sources
+    night : str
+        `YYYYMMDD`.
+    """
+    nothing = {"images": 0, "flagged": 0, "flags": {}}
+    return sources.kept("images", LEDGER_S, lambda: _count_images(sources)).get(night, nothing)
+
+
+def _count_images(sources: Sources) -> dict[str, dict[str, Any]]:
+    from broker.ops import image_quality as quality  # compiled code, slow to load
+
+    rows = DetectorStore(sources.tables, sources.run).all() if _has(sources, "detector") else ()
+    nights: dict[str, list[Any]] = {}
+    for card in quality.cards_of_rows(rows):
+        nights.setdefault(night_of(float(card["midpointMjdTai"])), []).append(card)
+    counts = {}
+    for night, its in nights.items():
+        cards = quality.held_against_each_other(its)
+        flags = Counter(name for row in quality.rows_of(cards) for name in row["flags"])
+        counts[night] = {
+            "images": len(cards),
+            "flagged": quality.flagged(cards),
+            "flags": dict(flags.most_common()),
+        }
+    return counts
 
 
 def _is_number(name: str | None) -> bool:

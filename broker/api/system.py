@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Response
 
 from broker.api.errors import ApiError, not_found
 from broker.api.formats import json_response
+from broker.api.own_objects import images_of_night
 from broker.api.questions import EXAMPLE_NIGHT, ShapeOf, SourcesOf
 from broker.api.resolve import parse_night
 from broker.api.rows import Row
@@ -113,7 +114,7 @@ def list_nights(sources: SourcesOf, shape: ShapeOf) -> Response:
 
 
 def night_of_run(sources: Sources, night: str) -> dict[str, Any]:
-    """Return a night's counts, and the batches that were finished between its noons (UTC).
+    """Return a night's counts, its images, and the batches finished between its noons (UTC).
 
     Raises
     ------
@@ -133,12 +134,14 @@ def night_of_run(sources: Sources, night: str) -> dict[str, Any]:
         for batch in sources.batches()
         if night_of(float(unix_s_to_mjd_tai(batch.recorded_ms / 1000.0))) == night
     ]
-    if not by_survey and not batches:
+    images = images_of_night(sources, night)
+    if not by_survey and not batches and not images["images"]:
         raise not_found("alert or batch of night", night, list(sources.night_counts())[-10:])
     return {
         "night": night,
         "alerts": sum(by_survey.values()),
         "bySurvey": dict(by_survey),
+        "images": images,
         "batches": batches,
     }
 
@@ -148,7 +151,7 @@ def read_night(
     sources: SourcesOf,
     night: Annotated[str, Path(description="YYYYMMDD", examples=[EXAMPLE_NIGHT], max_length=20)],
 ) -> Response:
-    """Return a night: alerts observed in it by survey, and batches finished in it."""
+    """Return a night: alerts by survey, own images with their flags, batches finished in it."""
     return json_response(night_of_run(sources, parse_night(night)))
 
 

@@ -9,7 +9,7 @@ from broker.api import make_app
 from broker.portal import add_portal
 from broker.science.samples import sample_alerts
 from broker.store.forced import FORCED_SOURCES, ForcedStore, pixels_of_new_objects
-from broker.store.objects import AssociationStore
+from broker.store.objects import DONE, AssociationStore, DetectorRow, DetectorStore
 from broker.store.retractions import Retraction, RetractionStore
 
 V1 = "/api/v1"
@@ -111,3 +111,23 @@ def test_the_page_of_an_object_says_what_was_withdrawn(own, words):
     assert page.count(">withdrawn<") == 2
     assert "none &lt;is&gt; found" in page
     assert "2026-06-" in page
+
+
+def test_a_night_counts_its_flagged_images_by_flag(own, words):
+    broker, client, _ = own
+    add_portal(client.app)
+    night, url = 61_000.6, f"{V1}/nights/20251121"
+    good = {"midpointMjdTai": night, "visit": 1, "detector": 0, "band": "r", "seeing": 0.9}
+    cards = [
+        good,
+        good | {"visit": 2, "ellipticity": 0.2},
+        good | {"visit": 3, "ellipticity": 0.2, "zeroPointOff": -0.5},
+        good | {"visit": 4, "midpointMjdTai": night + 1.0, "ellipticity": 0.2},
+    ]
+    rows = [DetectorRow(card["visit"], 0, DONE, scorecard=card) for card in cards]
+    DetectorStore(broker.tables, words.RUN).put([*rows, DetectorRow(5, 0, DONE)])
+
+    images = client.get(url).json()["images"]
+
+    assert images == {"images": 3, "flagged": 2, "flags": {"LOST_GUIDING": 2, "CLOUDS": 1}}
+    assert "2: LOST_GUIDING 2, CLOUDS 1" in client.get("/nights/20251121").text

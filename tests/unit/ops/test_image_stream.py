@@ -97,7 +97,7 @@ def test_what_is_gone_is_named(taken, tmp_path):
     with pytest.raises(AlertError, match="no image that the stream has taken"):
         recreate_image(where, visit + 9, detector, tmp_path)
     elsewhere = replace(where, templates=tmp_path / "templates" / "t")
-    with pytest.raises(AlertError, match="the templates v1 .* are gone"):
+    with pytest.raises(AlertError, match=r"the templates v1 .* are gone"):
         recreate_image(elsewhere, visit, detector, tmp_path / "out")
     shutil.copytree(where.templates / "v1", tmp_path / "templates" / "t" / "v1")
     recreate_image(elsewhere, visit, detector, tmp_path / "out")
