@@ -7,6 +7,8 @@ import click
 
 from broker.cli.main import load
 from broker.cli.module_alerts import as_packets_came, earlier_of, limited, read_alerts
+from broker.cli.module_live import compare, status
+from broker.cli.module_training import train
 from broker.cli.output import emit_json, emit_rows, json_option
 from broker.errors import AlertError, ConfigError
 
@@ -23,6 +25,9 @@ def command() -> None:
 
     Example: broker module list
     """
+
+
+command.add_command(train)
 
 
 def _folder(ctx: click.Context, path: Path | None) -> str:
@@ -43,12 +48,13 @@ def list_(ctx: click.Context, path: Path | None, as_json: bool) -> None:
     from broker.science.installed import installed
 
     rows: list[dict[str, Any]] = []
+    kinds = {True: "module", False: "filter"}
     for task in tasks_of(installed(load(ctx), path or "")):
         is_module = isinstance(task, ScienceModule)
         rows.append(
             {
                 "name": task.name,
-                "kind": "module" if is_module else "filter",
+                "kind": "beside" if getattr(task, "is_shadow", False) else kinds[is_module],
                 "version": getattr(task, "version", None),
                 "inputs": list(task.inputs),
                 "outputs": [column.name for column in getattr(task, "outputs", ())],
@@ -323,34 +329,8 @@ def profile(
     emit_rows(rows, ("name", "alerts", "msPerAlert", "firstCallS", "peakMb"), as_json=as_json)
 
 
-@command.command()
-@json_option
-@click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
-    """Show which modules and filters failed, and which are in quarantine.
-
-    Example: broker module status
-    """
-    from broker.cli.assemble import tables_of
-    from broker.store.quarantine import Quarantine
-
-    config = load(ctx)
-    limit = config.science.failures_to_quarantine
-    with tables_of(ctx) as tables:
-        found = Quarantine(tables, config.the_run, failures_to_quarantine=limit).status()
-    rows = [
-        {
-            "name": one.name,
-            "version": one.version,
-            "failures": one.failures,
-            "quarantined": one.quarantined,
-            "lastFailureMs": one.last_failure_ms,
-            "reason": one.reason,
-        }
-        for one in found
-    ]
-    names = ("name", "version", "failures", "quarantined", "lastFailureMs", "reason")
-    emit_rows(rows, names, as_json=as_json)
+command.add_command(status)
+command.add_command(compare)
 
 
 @command.command()

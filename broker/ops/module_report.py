@@ -293,20 +293,21 @@ def _differences(
             if all(column.name in old for old in got.old_outputs):
                 old = pa.chunked_array([o[column.name] for o in got.old_outputs], column.arrow_type)
                 new = outputs.column(name)
-                found.append(_difference(column.name, column, new, old, ids))
+                found.append(difference(column.name, column, new, old, ids))
     for chosen in filters:
         if all(chosen.topic in old for old in got.old_passes):
             before = np.concatenate([o[chosen.topic] for o in got.old_passes])
             column = Column(chosen.topic, "bool", "", "")
             now = pa.chunked_array([pa.array(passes[chosen.topic])])
             then = pa.chunked_array([pa.array(before)])
-            found.append(_difference(f"topic {chosen.topic}", column, now, then, ids))
+            found.append(difference(f"topic {chosen.topic}", column, now, then, ids))
     return found
 
 
-def _difference(
+def difference(
     name: str, column: Column, new: pa.ChunkedArray, old: pa.ChunkedArray, ids: pa.Table
 ) -> dict[str, Any]:
+    """Return how a column of two versions differs, alert by alert; floats to a part in 1e5."""
     now, then = new.to_pandas(), old.to_pandas()
     absent = (now.isna() & then.isna()).to_numpy()
     if column.dtype.startswith("float"):

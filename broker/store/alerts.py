@@ -106,6 +106,23 @@ class AlertStore:
         )
         self._sky.put(_sky_rows(batch, alert_keys), STAMP)
 
+    def put_outputs(self, batch: pa.Table, *, outputs: pa.Table) -> int:
+        """Add outputs, named as in `put`, to alerts that are stored, and nothing else.
+
+        Those of the same version are replaced; alerts that are not stored are left out. Returns
+        how many are stored.
+        """
+        alert_keys = _keys(batch)[0] if batch.num_rows else []
+        rows: list[Cells] = [{} for _ in alert_keys]
+        for column, values in self._module_cells(outputs):
+            for row, value in zip(rows, values, strict=True):
+                if value is not None:
+                    row[column] = value
+        there = self._get_alerts(alert_keys)
+        chosen = [(k, row) for k, row in zip(alert_keys, rows, strict=True) if row and k in there]
+        self._alerts.put(chosen, STAMP)
+        return sum(key in there for key in alert_keys)
+
     def alert(self, survey: str, dia_source_id: str) -> dict[str, Any] | None:
         """Return an alert by its id; None if unknown.
 
@@ -217,6 +234,10 @@ class AlertStore:
         for key, row in self._alerts.scan():
             if night_of(keys.split_alert_key(key)[2] / _US_PER_DAY) == night:
                 yield self._record(row)
+
+    def every(self) -> Iterator[dict[str, Any]]:
+        """Yield all alerts, as of `alert`; the whole table is read."""
+        return (self._record(row) for _, row in self._alerts.scan())
 
     def origins(self) -> Iterator[tuple[str, str, list[Coordinate]]]:
         """Yield survey, diaSourceId and the coordinates of its packets, of every alert."""
