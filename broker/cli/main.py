@@ -21,6 +21,7 @@ _NOT_COMMANDS = {
     "__main__",
     "assemble",
     "batch_images",
+    "bench_catalog",
     "demo_report",
     "image_quality",
     "image_recreate",
