@@ -3,10 +3,12 @@
 import base64
 import binascii
 import tempfile
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from broker.catalog.definition import CREDIBLE_LEVEL, MAP, Definition
 from broker.catalog.sky_map import END, FIRST, read_map
@@ -81,10 +83,7 @@ def map_of_bytes(data: bytes) -> ProbabilityMap:
     with tempfile.NamedTemporaryFile(suffix=".fits") as file:
         file.write(data)
         file.flush()
-        try:
-            table = read_map(Path(file.name), _definition(Path(file.name)))
-        except ConfigError as error:
-            raise AlertError(error.message.replace(file.name, "the map")) from error
+        table = _read(Path(file.name))
     levels = table.column(CREDIBLE_LEVEL.name).to_numpy().astype(np.float32)
     # A level within rounding of 0.99 belongs to it, as does the likeliest pixel in any case.
     kept = (levels <= MAX_LEVEL + 1e-6) | (levels == np.nanmin(levels))
@@ -94,6 +93,20 @@ def map_of_bytes(data: bytes) -> ProbabilityMap:
     if size > _MOST_STORED:
         raise AlertError(f"the map takes {size >> 20} MB to keep; at most {_MOST_STORED >> 20}")
     return found
+
+
+def _read(path: Path) -> pa.Table:
+    from astropy.utils.exceptions import AstropyWarning
+
+    with warnings.catch_warnings():
+        # What astropy only warns of, as a file that ends too early, is refused here.
+        warnings.simplefilter("error", AstropyWarning)
+        try:
+            return read_map(path, _definition(path))
+        except ConfigError as error:
+            raise AlertError(error.message.replace(str(path), "the map")) from error
+        except AstropyWarning as error:
+            raise AlertError(f"the map cannot be read: {error}") from error
 
 
 def _unpacked(data: bytes) -> bytes:
