@@ -18,11 +18,11 @@ setup: ## Install what is needed into .venv and fetch the pinned jars
 demo: setup ## Run a simulated night from images to topics and print how it went
 	@$(BIN)/broker demo
 
-test: setup lint ## Run every check and test, on real servers
-	@$(BIN)/python -m pytest
+test: check ## Run every check and test, on real servers
+	@$(BIN)/python -m pytest -m "not ($(QUICK))"
 
 check: setup lint ## Run format, lint, types, layers and the quick tests
-	@$(BIN)/python -m pytest -q -m "$(QUICK)"
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "$(QUICK)"
 
 test-browser: setup ## Test the pages in Chromium (Debian: apt-get install chromium)
 	@$(BIN)/python -m pytest -m browser
