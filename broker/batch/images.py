@@ -22,6 +22,7 @@ import pyarrow as pa
 from broker.batch.program_run import DONE, Outcome, ProgramRunner
 from broker.batch.programs import Program
 from broker.errors import ConfigError
+from broker.spark.daemon import keep_what_is_loaded
 
 FITS_ENDINGS = tuple(
     f"{name}{packed}" for name in (".fits", ".fit", ".fts") for packed in ("", ".gz", ".fz")
@@ -224,6 +225,7 @@ def _runner(program: Program, root: Path, products: Path) -> ProgramRunner:
         _runners.clear()
         _runners[key] = ProgramRunner(program, root / f"program-{program.digest}", products)
         atexit.register(_runners[key].close)
+        keep_what_is_loaded()
     return _runners[key]
 
 

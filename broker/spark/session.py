@@ -164,6 +164,7 @@ def _settings(
         "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",
         "spark.python.worker.faulthandler.enabled": "true",
         "spark.python.worker.reuse": "true",
+        "spark.python.daemon.module": "broker.spark.daemon",
         "spark.sql.optimizer.collapseProjectAlwaysInline": "false",  # or packets are decoded twice
         "spark.sql.codegen.maxFields": "2000",  # Rubin's slim struct has more than the default
         "spark.log.structuredLogging.enabled": "false",

@@ -9,6 +9,7 @@ from broker.config import Config
 from broker.notices import Window
 from broker.science import Runner
 from broker.science.installed import installed
+from broker.spark.daemon import keep_what_is_loaded
 from broker.spark.enrich import Enricher
 from broker.spark.notice_board import NoticeBoard
 from broker.store.alerts import AlertStore
@@ -24,6 +25,7 @@ def enricher_for(config: Config) -> Enricher:
     if config not in _enrichers:
         _enrichers[config] = make_enricher(config)
         atexit.register(_enrichers[config].close)
+        keep_what_is_loaded()
     return _enrichers[config]
 
 

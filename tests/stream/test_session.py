@@ -50,3 +50,21 @@ def test_a_second_session_of_the_process_is_the_first(spark, stack_config):
     from broker.spark.session import make_session
 
     assert make_session(stack_config, "other") is spark
+
+
+def test_a_task_does_not_read_sparks_archives_anew(spark):
+    def look(batches):
+        import sys
+
+        import pyarrow as pa
+        import pyspark
+
+        for _ in batches:
+            known = [*sys.path, *sys.path_importer_cache, pyspark.__file__]
+            yield pa.RecordBatch.from_pydict({"said": known})
+
+    rows = spark.range(1).coalesce(1).mapInArrow(look, "said string").collect()
+
+    places = [row.said for row in rows]
+    assert places[-1] == sys.modules["pyspark"].__file__
+    assert not [p for p in places if "pyspark.zip" in p or "py4j-" in p or p.endswith(".jar")]
