@@ -1,12 +1,11 @@
 """Batch work on installed catalogues: the same code on a laptop and on a cluster.
 
-Spark hands out blocks of rows. A worker maps the catalogues from the folder of catalogues, which
-on a cluster is a file system that all machines share, and looks neighbours up in their index. So
+Spark hands out blocks of rows, and a worker looks neighbours up in the index that it maps. So
 there is no shuffle and there are no margins: what is across the border of a block is found as
 what is within.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
-from broker.batch.clusters import block_clusters, core_rows, join_parts
+from broker.batch.blocks import AT_ONCE, blocks, collect, each, rows_of, source, spans
+from broker.batch.clusters import NOISE, block_clusters, core_rows, join_parts
 from broker.batch.density import LARGEST_ORDER, pixel_counts
 from broker.catalog.crossmatch import within
+from broker.catalog.distance import Distance
 from broker.catalog.neighbours import nearest_k, pairs_within
 from broker.catalog.partition import Rows
-from broker.catalog.registry import Catalogs
+from broker.catalog.space import Space
+from broker.catalog.windows import Window, rows_in_window
 from broker.errors import ConfigError
 
-BLOCK = 100_000
-"""Rows that a worker takes at a time."""
-
-_AT_ONCE = 20_000
 _PAIRS = pa.schema(
     [("leftId", pa.string()), ("rightId", pa.string()), ("separation", pa.float64())]
 )
-
-Work = Callable[[int, int], Iterator[pa.RecordBatch]]
-
-
-def rows_of(path: Path, name: str) -> Rows:
-    """Return an installed catalogue's rows; ConfigError if it has none."""
-    rows = Catalogs(path).rows(name)
-    if rows is None:
-        raise ConfigError(f"the catalogue {name} has no rows: `broker catalog add`", catalog=name)
-    return rows
 
 
 def crossmatch(
@@ -70,11 +58,12 @@ def crossmatch(
     DataFrame
         leftId, rightId, separation [arcsec]: for a left entry nearest first, then by rightId.
     """
+    of_left, of_right = source(path, left), source(path, right)
 
     def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
-        a, b = rows_of(path, left), rows_of(path, right)
-        for start in range(first, end, _AT_ONCE):
-            some = slice(start, min(start + _AT_ONCE, end))
+        a, b = of_left.rows(), of_right.rows()
+        for start in range(first, end, AT_ONCE):
+            some = slice(start, min(start + AT_ONCE, end))
             if radius_arcsec is None:
                 at, row, separation = within(b, a.ra[some], a.dec[some], k=k)
             else:
@@ -83,30 +72,65 @@ def crossmatch(
                 at, row, separation = at[kept], row[kept], separation[kept]
             yield _pair_batch(a, b, at + start, row, separation)
 
-    rows_of(path, right)
-    return _blocks(spark, len(rows_of(path, left))).mapInArrow(_each(work), _sql(_PAIRS))
+    ends = spans(len(of_left.rows()))
+    return blocks(spark, ends).mapInArrow(each(work), sql_of(_PAIRS))
 
 
-def neighbours(spark: SparkSession, path: Path, left: str, right: str, *, k: int) -> DataFrame:
+def neighbours(
+    spark: SparkSession,
+    path: Path,
+    left: str,
+    right: str,
+    *,
+    k: int,
+    distance: Distance | None = None,
+) -> DataFrame:
     """Return the k entries of one catalogue nearest to each of another, however far.
 
-    The columns are those of `crossmatch`. In a join of a catalogue with itself an entry is its
-    own first neighbour.
+    Parameters
+    ----------
+    spark, path, left, right
+        As of `crossmatch`. In a join of a catalogue with itself an entry is its own first
+        neighbour.
+    k : int
+        How many; all if there are fewer.
+    distance : Distance, optional
+        Search in space: both catalogues have the column, and entries without a distance are left
+        out. Separations are then lengths, in Mpc for comoving ones. Default: on the sky.
     """
+    of_left, of_right = source(path, left), source(path, right)
 
-    def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
-        a, b = rows_of(path, left), rows_of(path, right)
-        for start in range(first, end, _AT_ONCE):
-            some = slice(start, min(start + _AT_ONCE, end))
+    def on_sky(first: int, end: int) -> Iterator[pa.RecordBatch]:
+        a, b = of_left.rows(), of_right.rows()
+        for start in range(first, end, AT_ONCE):
+            some = slice(start, min(start + AT_ONCE, end))
             at, row, separation = nearest_k(b, a.ra[some], a.dec[some], k)
             yield _pair_batch(a, b, at + start, row, separation)
 
-    rows_of(path, right)
-    return _blocks(spark, len(rows_of(path, left))).mapInArrow(_each(work), _sql(_PAIRS))
+    def in_space(first: int, end: int) -> Iterator[pa.RecordBatch]:
+        assert distance is not None  # noqa: S101 - it is used with one only
+        a, b = of_left.space(distance), of_right.space(distance)
+        for start in range(first, end, AT_ONCE):
+            some = slice(start, min(start + AT_ONCE, end))
+            at, entry, separation = b.nearest_to_places(a.xyz[some], k)
+            yield _pair_batch(a.rows, b.rows, a.row[at + start], b.row[entry], separation)
+
+    if distance is None:
+        return blocks(spark, spans(len(of_left.rows()))).mapInArrow(each(on_sky), sql_of(_PAIRS))
+    of_right.space(distance)
+    ends = spans(len(of_left.space(distance)))
+    return blocks(spark, ends).mapInArrow(each(in_space), sql_of(_PAIRS))
 
 
 def clusters(
-    spark: SparkSession, path: Path, name: str, *, radius_arcsec: float, min_points: int
+    spark: SparkSession,
+    path: Path,
+    name: str,
+    *,
+    radius_arcsec: float | None = None,
+    min_points: int,
+    radius: float | None = None,
+    distance: Distance | None = None,
 ) -> pa.Table:
     """Find density clusters, as DBSCAN does, exactly.
 
@@ -117,45 +141,79 @@ def clusters(
         Folder of all catalogues.
     name : str
         The catalogue.
-    radius_arcsec : float
-        Reach of an entry. [arcsec]
+    radius_arcsec : float, optional
+        Reach of an entry on the sky. [arcsec]
     min_points : int
         An entry with as many within its reach, itself one, is core.
+    radius : float, optional
+        Reach in space, in Mpc for comoving lengths; with `distance` instead of `radius_arcsec`.
+    distance : Distance, optional
+        Search in space; entries without a distance are left out.
 
     Returns
     -------
     pa.Table
         `id`, `cluster` (0, 1, …, or -1 for noise) and `isCore`, in the order of the catalogue's
         rows. A border entry is in the cluster of its nearest core entry.
+
+    Raises
+    ------
+    ConfigError
+        If the radius is missing, negative or NaN, or the catalogue has no such distances.
     """
-    rows = rows_of(path, name)
+    reach = radius_arcsec if distance is None else radius
+    if reach is None or not reach >= 0.0:
+        raise ConfigError(f"the radius of clusters is {reach}; it must be 0 or more")
+    of = source(path, name)
+
+    def entries() -> Rows | Space:
+        return of.rows() if distance is None else of.space(distance)
+
+    every = entries()
+    core, cluster = _cluster(spark, entries, len(every), reach, min_points)
+    if isinstance(every, Space):
+        order = np.argsort(every.row)
+        core, cluster = core[order], _renumbered(cluster[order], core[order])
+        ids = every.rows.table.column("id").take(pa.array(every.row[order]))
+        return pa.table({"id": ids, "cluster": cluster, "isCore": core})
+    return pa.table({"id": every.table.column("id"), "cluster": cluster, "isCore": core})
+
+
+def _cluster(
+    spark: SparkSession, entries: Any, n: int, reach: float, min_points: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return which entries are core, and the cluster of each."""
 
     def find_core(first: int, end: int) -> Iterator[pa.RecordBatch]:
-        found = core_rows(
-            rows_of(path, name), first, end, radius_arcsec=radius_arcsec, min_points=min_points
-        )
+        found = core_rows(entries(), first, end, radius=reach, min_points=min_points)
         yield pa.record_batch({"row": np.arange(first, end)[found]})
 
-    core = np.zeros(len(rows), dtype=bool)
-    core[_collect(spark, len(rows), find_core, "row long")["row"]] = True
+    core = np.zeros(n, dtype=bool)
+    core[collect(spark, spans(n), find_core, "row long")["row"]] = True
     shared = spark.sparkContext.broadcast(np.packbits(core))
 
     def find_parts(first: int, end: int) -> Iterator[pa.RecordBatch]:
-        whole = rows_of(path, name)
-        every = np.unpackbits(shared.value, count=len(whole)).view(bool)
-        found = block_clusters(whole, first, end, every, radius_arcsec=radius_arcsec)
+        every = np.unpackbits(shared.value, count=n).view(bool)
+        found = block_clusters(entries(), first, end, every, radius=reach)
         mine = np.arange(first, end)
         yield _triples(np.zeros(end - first, np.int64), mine, found.part)
         yield _triples(np.ones(len(found.links), np.int64), found.links[:, 0], found.links[:, 1])
 
-    got = _collect(spark, len(rows), find_parts, "kind long, a long, b long")
+    got = collect(spark, spans(n), find_parts, "kind long, a long, b long")
     is_link = got["kind"] == 1
-    part = np.empty(len(rows), dtype=np.int64)
+    part = np.empty(n, dtype=np.int64)
     part[got["a"][~is_link]] = got["b"][~is_link]
     links = np.stack([got["a"][is_link], got["b"][is_link]], axis=1)
-    cluster = join_parts(part, links)
     shared.unpersist()
-    return pa.table({"id": rows.table.column("id"), "cluster": cluster, "isCore": core})
+    return core, join_parts(part, links)
+
+
+def _renumbered(cluster: NDArray[np.int64], core: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return clusters with the numbers that the order of their first core entries gives."""
+    found, first = np.unique(cluster[core], return_index=True)
+    number = np.full(cluster.max(initial=0) + 1, NOISE)
+    number[found[np.argsort(first)]] = np.arange(found.size)
+    return np.where(cluster == NOISE, NOISE, number[cluster])
 
 
 def density(spark: SparkSession, path: Path, name: str, *, order: int) -> NDArray[np.int64]:
@@ -173,15 +231,61 @@ def density(spark: SparkSession, path: Path, name: str, *, order: int) -> NDArra
     """
     if not 0 <= order <= LARGEST_ORDER:
         raise ConfigError(f"order {order} is not possible: 0 to {LARGEST_ORDER}")
+    of = source(path, name)
 
     def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
-        found, counts = pixel_counts(rows_of(path, name).pixels[first:end], order)
+        found, counts = pixel_counts(of.rows().pixels[first:end], order)
         yield pa.record_batch({"pixel": found, "entries": counts})
 
-    got = _collect(spark, len(rows_of(path, name)), work, "pixel long, entries long")
+    got = collect(spark, spans(len(of.rows())), work, "pixel long, entries long")
     total = np.zeros(12 * 4**order, dtype=np.int64)
     np.add.at(total, got["pixel"], got["entries"])
     return total
+
+
+def window(spark: SparkSession, path: Path, name: str, windows: Sequence[Window]) -> DataFrame:
+    """Return a catalogue's entries that are in all of some windows.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    path : Path
+        Folder of all catalogues.
+    name : str
+        The catalogue.
+    windows : sequence of Window
+        One or more, of `broker.catalog.windows`.
+
+    Returns
+    -------
+    DataFrame
+        `id`, `ra`, `dec` and the attached columns, in the order of the catalogue's rows.
+    """
+    of = source(path, name)
+    rows = of.rows()
+    schema = _plain(rows.entries.slice(0, 0)).schema
+    for one in windows:
+        if one.distance is not None:
+            one.distance.values(rows, 0, 0)  # a column that is not there is told now
+
+    def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
+        every = of.rows()
+        row = rows_in_window(every, windows, first, end)
+        taken = _plain(every.entries.take(pa.array(row)))
+        yield from taken.combine_chunks().to_batches()
+
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    return blocks(spark, spans(len(rows))).mapInArrow(each(work), from_arrow_schema(schema))
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Return a table whose texts are of the type that Spark has."""
+    fields = [
+        field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def _numbers(sorted_groups: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -205,27 +309,10 @@ def _triples(kind: Any, a: Any, b: Any) -> pa.RecordBatch:
     return pa.record_batch({"kind": kind, "a": a, "b": b})
 
 
-def _blocks(spark: SparkSession, n_rows: int) -> DataFrame:
-    n_blocks = max(1, -(-n_rows // BLOCK))
-    ends = [(k * BLOCK, min((k + 1) * BLOCK, n_rows)) for k in range(n_blocks)]
-    listed = spark.sparkContext.parallelize(ends, n_blocks)
-    return spark.createDataFrame(listed, "first long, end long")
-
-
-def _each(work: Work) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for first, end in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield from work(first, end)
-
-    return run
-
-
-def _collect(spark: SparkSession, n_rows: int, work: Work, sql: str) -> dict[str, Any]:
-    found = _blocks(spark, n_rows).mapInArrow(_each(work), sql).toArrow()
-    return {name: found.column(name).to_numpy() for name in found.column_names}
-
-
-def _sql(schema: pa.Schema) -> str:
-    kinds = {pa.string(): "string", pa.float64(): "double"}
+def sql_of(schema: pa.Schema) -> str:
+    """Return a schema in Spark's words."""
+    kinds = {pa.string(): "string", pa.float64(): "double", pa.int64(): "long"}
     return ", ".join(f"{field.name} {kinds[field.type]}" for field in schema)
+
+
+__all__ = ["clusters", "crossmatch", "density", "neighbours", "rows_of", "sql_of", "window"]

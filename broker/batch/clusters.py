@@ -1,5 +1,6 @@
 """Density clusters (DBSCAN) of catalogue entries, in blocks of rows, exact between blocks.
 
+On the sky or in space: an entry is a row of a catalogue, or a place in `Space.row`.
 Two passes over blocks: which entries are core (have enough neighbours), then the clusters of the
 core entries within a block and the links out of it. Joining the links is little work, done once.
 """
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from broker.catalog.neighbours import pairs_within
 from broker.catalog.partition import Rows
+from broker.catalog.space import Space
 
 NOISE = -1
 
@@ -35,33 +37,45 @@ class BlockClusters:
     links: _Ints
 
 
+def _pairs(
+    entries: Rows | Space, first: int, end: int, radius: float
+) -> tuple[_Ints, _Ints, NDArray[np.float64]]:
+    """Return the pairs of entries `first` <= entry < `end` and any entry, nearest first."""
+    if isinstance(entries, Space):
+        return entries.pairs_within(np.asarray(entries.xyz[first:end]), radius)
+    return pairs_within(entries, entries.ra[first:end], entries.dec[first:end], radius)
+
+
 def core_rows(
-    rows: Rows, first: int, end: int, *, radius_arcsec: float, min_points: int
+    rows: Rows | Space, first: int, end: int, *, radius: float, min_points: int
 ) -> NDArray[np.bool_]:
-    """Return which rows of a block have at least `min_points` rows within reach, itself one."""
+    """Return which rows of a block have at least `min_points` rows within reach, itself one.
+
+    The radius is in arcsec on the sky, and in the unit of lengths in space.
+    """
     counts = np.zeros(end - first, dtype=np.int64)
     for a in range(first, end, _AT_ONCE):
         b = min(a + _AT_ONCE, end)
-        at, _, _ = pairs_within(rows, rows.ra[a:b], rows.dec[a:b], radius_arcsec)
+        at, _, _ = _pairs(rows, a, b, radius)
         counts[a - first : b - first] = np.bincount(at, minlength=b - a)
     return counts >= min_points
 
 
 def block_clusters(
-    rows: Rows, first: int, end: int, core: NDArray[np.bool_], *, radius_arcsec: float
+    rows: Rows | Space, first: int, end: int, core: NDArray[np.bool_], *, radius: float
 ) -> BlockClusters:
     """Return the clusters of a block of rows.
 
     Parameters
     ----------
-    rows : Rows
+    rows : Rows or Space
         The catalogue.
     first, end : int
         The block: first <= row < end.
     core : NDArray[np.bool_], shape (len(rows),)
         Which rows of the whole catalogue are core.
-    radius_arcsec : float
-        Reach. [arcsec]
+    radius : float
+        Reach, in arcsec on the sky.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -70,7 +84,7 @@ def block_clusters(
     inner, links = [np.empty((0, 2), np.int64)], [np.empty((0, 2), np.int64)]
     for a in range(first, end, _AT_ONCE):
         b = min(a + _AT_ONCE, end)
-        at, row, _ = pairs_within(rows, rows.ra[a:b], rows.dec[a:b], radius_arcsec)
+        at, row, _ = _pairs(rows, a, b, radius)
         at, row = at[core[row]] + a, row[core[row]]
         from_core = core[at]
         # Pairs come nearest first: a border row belongs to its nearest core row.

@@ -123,7 +123,7 @@ def _longer(values: _Ints) -> _Ints:
 
 @compiled
 def space_pairs(
-    starts: _Ints, ends: _Ints, xyz: _Floats, at_xyz: _Floats, radius: float
+    starts: _Ints, ends: _Ints, xyz: _Floats, at_xyz: _Floats, radius: _Floats
 ) -> tuple[_Ints, _Ints, _Floats]:
     """Return the pairs of a place and a row of its cells within a radius, and their distances.
 
@@ -135,7 +135,7 @@ def space_pairs(
         Rows.
     at_xyz : NDArray[np.float64], shape (n_places, 3)
         Places.
-    radius : float
+    radius : NDArray[np.float64], shape (n_places,)
         In the unit of the places.
     """
     n_places, n_cells = starts.shape
@@ -149,7 +149,7 @@ def space_pairs(
             for r in range(starts[i, j], ends[i, j]):
                 dx, dy, dz = xyz[r, 0] - x, xyz[r, 1] - y, xyz[r, 2] - z
                 away = np.sqrt(dx * dx + dy * dy + dz * dz)
-                if away > radius:
+                if away > radius[i]:
                     continue
                 if k == place.size:
                     place, row = _longer(place), _longer(row)
@@ -209,3 +209,45 @@ def cells_around(cells: _Ints, bits: int) -> _Ints:
             if one.min() >= 0 and one.max() < side:
                 around[i, j] = np.int64(interleaved(one, bits)[0])
     return around
+
+
+@compiled
+def farthest_of_k(
+    codes: NDArray[np.uint64], xyz: _Floats, own: NDArray[np.uint64], at_xyz: _Floats, k: int
+) -> _Floats:
+    """Return a distance from each place that at least k rows are within.
+
+    Parameters
+    ----------
+    codes : NDArray[np.uint64], shape (n_rows,)
+        Sorted codes of the finest level, of 63 bits.
+    xyz : NDArray[np.float64], shape (n_rows, 3)
+        Rows; at least k.
+    own : NDArray[np.uint64], shape (n_places,)
+        The code of the cell of each place, or of a cell near it.
+    at_xyz : NDArray[np.float64], shape (n_places, 3)
+        Places.
+    k : int
+
+    Notes
+    -----
+    It is the k-th distance among the rows of the smallest cell around the place that has k.
+    """
+    bound = np.empty(own.size)
+    for i in range(own.size):
+        first, end, shift = 0, codes.size, 63
+        while shift > 0:
+            low = (own[i] >> np.uint64(shift - 3)) << np.uint64(shift - 3)
+            high = low + (np.uint64(1) << np.uint64(shift - 3))
+            a = first + _first_at_least(codes[first:end], low)
+            b = first + _first_at_least(codes[first:end], high)
+            if b - a < k:
+                break
+            first, end, shift = a, b, shift - 3
+        away = np.empty(end - first)
+        for r in range(first, end):
+            dx, dy = xyz[r, 0] - at_xyz[i, 0], xyz[r, 1] - at_xyz[i, 1]
+            dz = xyz[r, 2] - at_xyz[i, 2]
+            away[r - first] = np.sqrt(dx * dx + dy * dy + dz * dz)
+        bound[i] = np.partition(away, k - 1)[k - 1]
+    return bound

@@ -63,11 +63,11 @@ def _pairs(
 
         shift = 2 * (FINEST_ORDER - order)
         around = near_pixels(at.pixels >> np.uint64(shift), order)
-        in_layer = slice(layer.first, layer.end)
+        of_layer = slice(layer.first, layer.end)
         position, row = sky_pairs(
-            *runs_in_cells(rows.pixels[in_layer], around, shift),
-            rows.ra[in_layer],
-            rows.dec[in_layer],
+            *runs_in_cells(rows.pixels[of_layer], around, shift),
+            rows.ra[of_layer],
+            rows.dec[of_layer],
             at.ra[at.place],
             at.dec[at.place],
             radius_arcsec / ARCSEC_PER_DEG,

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from broker.batch import blocks
 from broker.batch import catalogs as batch
 from broker.catalog import install_catalog
 from broker.catalog.crossmatch import within
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(batch, "BLOCK", 256)
+    monkeypatch.setattr(blocks, "BLOCK", 256)
 
 
 def triples(frame):
@@ -58,7 +59,7 @@ def test_joins_are_those_of_one_process(spark, folder, small_blocks):
 
 def test_clusters_do_not_depend_on_blocks(spark, folder, small_blocks, monkeypatch):
     found = batch.clusters(spark, folder, "reference", radius_arcsec=8.0, min_points=3)
-    monkeypatch.setattr(batch, "BLOCK", 10_000)
+    monkeypatch.setattr(blocks, "BLOCK", 10_000)
     whole = batch.clusters(spark, folder, "reference", radius_arcsec=8.0, min_points=3)
 
     assert found == whole

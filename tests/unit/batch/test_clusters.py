@@ -33,9 +33,9 @@ def in_blocks(rows, cuts, min_points):
     edges = sorted({0, len(rows), *cuts})
     blocks = list(pairwise(edges))
     core = np.concatenate(
-        [core_rows(rows, *b, radius_arcsec=RADIUS, min_points=min_points) for b in blocks]
+        [core_rows(rows, *b, radius=RADIUS, min_points=min_points) for b in blocks]
     )
-    found = [block_clusters(rows, *b, core, radius_arcsec=RADIUS) for b in blocks]
+    found = [block_clusters(rows, *b, core, radius=RADIUS) for b in blocks]
     part = np.concatenate([one.part for one in found])
     return core, join_parts(part, np.concatenate([one.links for one in found]))
 

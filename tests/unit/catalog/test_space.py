@@ -6,8 +6,10 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 
-from broker.catalog.partition import Rows, sort_rows
-from broker.catalog.space import in_space
+from broker.catalog.distance import Distance, comoving_mpc
+from broker.catalog.partition import Rows, sort_rows, write_rows
+from broker.catalog.space import in_space, open_space
+from broker.catalog.windows import cone, cube, on_the_sky, rows_in_window, shell, sphere
 from broker.errors import AlertError, ConfigError
 
 N = 600
@@ -57,27 +59,98 @@ def test_the_nearest_in_space_are_the_first_of_all_entries(rows, k):
         np.testing.assert_allclose(separation[mine], away[expected], atol=1e-11)
 
 
-def ids(table):
-    return table.column("id").to_pylist()
-
-
-def expected_ids(rows, inside):
-    return sorted(np.asarray(rows.table.column("id"))[inside])
-
-
 def test_a_sphere_a_shell_and_a_box_hold_their_entries(rows):
-    space, xyz = in_space(rows, "redshift"), by_hand(rows)
-    away = np.linalg.norm(xyz, axis=1)
+    xyz, by = by_hand(rows), Distance("redshift")
+    away = np.asarray(rows.table.column("redshift").to_numpy(), dtype=float)
     centre = SkyCoord(20 * u.deg, -30 * u.deg, distance=0.5).cartesian.xyz.value
-
-    assert ids(space.sphere(20.0, -30.0, 0.5, 0.6)) == expected_ids(
-        rows, np.linalg.norm(xyz - centre, axis=1) <= 0.6
-    )
-    assert ids(space.shell(0.5, 1.0)) == expected_ids(rows, (away >= 0.5) & (away < 1.0))
+    far = SkyCoord(200 * u.deg, 40 * u.deg, distance=1.5).cartesian.xyz.value
     lower, upper = (-0.5, -0.2, -1.0), (0.9, 1.2, 0.3)
-    assert ids(space.box(lower, upper)) == expected_ids(
-        rows, ((xyz >= lower) & (xyz <= upper)).all(axis=1)
+    inside = [
+        (sphere(by, 20.0, -30.0, 0.5, 0.6), np.linalg.norm(xyz - centre, axis=1) <= 0.6),
+        (sphere(by, 200.0, 40.0, 1.5, 0.7), np.linalg.norm(xyz - far, axis=1) <= 0.7),
+        (shell(by, 0.5, 1.0), (away >= 0.5) & (away < 1.0) & np.isfinite(xyz[:, 0])),
+        (cube(by, lower, upper), ((xyz >= lower) & (xyz <= upper)).all(axis=1)),
+    ]
+    for window, mask in inside:
+        np.testing.assert_array_equal(rows_in_window(rows, [window]), np.flatnonzero(mask))
+        assert 3 < mask.sum() < N
+    # Blocks of rows together give all, and two windows what is in both.
+    (first, in_first), (second, in_second) = inside[:2]
+    blocks = [rows_in_window(rows, [second], a, min(a + 77, N)) for a in range(0, N, 77)]
+    np.testing.assert_array_equal(np.concatenate(blocks), np.flatnonzero(in_second))
+    near = on_the_sky(cone(20.0, -30.0, 200_000.0))
+    separation = SkyCoord(20 * u.deg, -30 * u.deg).separation(
+        SkyCoord(rows.ra, rows.dec, unit="deg")
     )
+    both = in_first & (separation.arcsec <= 200_000.0)
+    np.testing.assert_array_equal(rows_in_window(rows, [first, near]), np.flatnonzero(both))
+
+
+@pytest.mark.parametrize("radius", [0.0, 1e-9, 0.03, 0.4, 1.9, 5.0, 1e6])
+def test_pairs_in_space_are_those_of_all_entries(rows, radius):
+    space, rng = in_space(rows, "redshift"), np.random.default_rng(3)
+    # entries themselves, some right at a cell's corner, and places far outside the cube
+    places = np.concatenate([space.xyz[::9], np.zeros((1, 3)), rng.uniform(-9, 9, (5, 3))])
+    away = np.sqrt(((places[:, None] - space.xyz[None]) ** 2).sum(axis=2))
+    expected = [
+        (i, j)
+        for i in range(len(places))
+        for j in np.lexsort((space.rank, away[i]))
+        if away[i, j] <= radius
+    ]
+
+    place, entry, _ = space.pairs_within(places, radius)
+
+    assert list(zip(place.tolist(), entry.tolist(), strict=True)) == expected
+
+
+def test_comoving_distances_are_those_of_astropy():
+    from astropy.cosmology import Planck18
+
+    redshift = np.concatenate([[1e-6, 1e-3], np.random.default_rng(1).uniform(0, 12, 200), [900.0]])
+
+    np.testing.assert_allclose(
+        comoving_mpc(redshift), Planck18.comoving_distance(redshift).value, rtol=1e-8
+    )
+    assert comoving_mpc(0.0) == 0.0
+
+
+def test_neighbours_at_comoving_distances_are_those_of_astropy(rows):
+    from astropy.cosmology import Planck18
+
+    space = in_space(rows, Distance("redshift", comoving=True))
+    redshift = np.asarray(rows.table.column("redshift").to_numpy(), dtype=float)[space.row]
+    there = SkyCoord(
+        rows.ra[space.row],
+        rows.dec[space.row],
+        unit=("deg", "deg", "Mpc"),
+        distance=Planck18.comoving_distance(redshift).value,
+    )
+    place = SkyCoord(
+        300.0, 20.0, unit=("deg", "deg", "Mpc"), distance=Planck18.comoving_distance(0.7).value
+    )
+    away = place.separation_3d(there).value
+
+    _, row, separation = space.nearest(300.0, 20.0, 0.7, 20)
+
+    np.testing.assert_array_equal(row, space.row[np.argsort(away)[:20]])
+    np.testing.assert_allclose(separation, np.sort(away)[:20], rtol=1e-7)
+
+
+def test_the_index_is_written_once_for_a_version(tmp_path, rows):
+    (tmp_path / "galaxies").mkdir()
+    write_rows(tmp_path / "galaxies", rows)
+    by = Distance("redshift", comoving=True)
+
+    made = open_space(tmp_path, "galaxies", by)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    again = open_space(tmp_path, "galaxies", by)
+
+    memory = in_space(rows, by)
+    for part in ("row", "code", "xyz", "half"):
+        np.testing.assert_array_equal(getattr(made, part), getattr(memory, part))
+        np.testing.assert_array_equal(getattr(again, part), getattr(memory, part))
+    assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
 def test_what_has_no_distance_is_refused(rows):
