@@ -9,6 +9,7 @@ import click
 
 from broker.cli.assemble import make_tables, make_topics
 from broker.cli.bench_catalog import catalog
+from broker.cli.bench_science import science
 from broker.cli.main import load
 from broker.cli.output import emit_json, emit_rows, json_option
 
@@ -25,6 +26,9 @@ def command() -> None:
 
     Example: broker bench stream --survey ztf
     """
+
+
+command.add_command(science)
 
 
 @command.command()

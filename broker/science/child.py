@@ -19,7 +19,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from broker.science.execute import BatchResult, Models, run_batch
+from broker.science.contract import Reference
+from broker.science.execute import BatchResult, Models, run_batch, tasks_of
 from broker.science.memory import PeakMemory
 from broker.science.registry import Contributions
 from broker.science.shared_memory import RunningSlot, SharedTable
@@ -64,6 +65,7 @@ def main(arguments: list[str]) -> None:
     control = socket.socket(fileno=control_fd)
     request, answer, slot = SharedTable(request_fd), SharedTable(answer_fd), RunningSlot(slot_fd)
     contributions: Contributions = pickle.loads(receive(control) or b"")  # noqa: S301 - our parent's
+    load(contributions)
     started_with = limit_resources(memory_mb)
     send(control, b"{}")
     models, memory = Models(), PeakMemory()
@@ -80,6 +82,13 @@ def main(arguments: list[str]) -> None:
         )
         size = answer.write(_table(result))
         send(control, _report(result, size=size, grown=_address_space() - started_with))
+
+
+def load(contributions: Contributions) -> None:
+    """Import what contributions are made of, so that libraries do not count as their memory."""
+    for task in tasks_of(contributions):
+        if isinstance(task.function, Reference):
+            task.function.find()
 
 
 def _table(result: BatchResult) -> pa.Table:

@@ -66,6 +66,10 @@ class Reference:
 
     def __call__(self, *columns: Any, **settings: Any) -> Any:
         """Find the function and call it."""
+        return self.find()(*columns, **settings)
+
+    def find(self) -> Any:
+        """Return the function; its file is imported when that is first asked for."""
         if self.path:
             from broker.science.registry import open_folder
 
@@ -73,7 +77,7 @@ class Reference:
         found: Any = importlib.import_module(self.module)
         for name in self.attribute.split("."):
             found = getattr(found, name)
-        return getattr(found, self.part)(*columns, **settings)
+        return getattr(found, self.part)
 
 
 @dataclass(frozen=True)

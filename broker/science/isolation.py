@@ -83,7 +83,10 @@ class Child:
 
     def __init__(self, contributions: Contributions, *, memory_mb: int) -> None:
         self.memory_mb = memory_mb
+        self.settled_mb: float | None = None
+        """What its first batch added, which loads libraries and models. [MiB]"""
         self.grown_mb = 0.0
+        """What it has added in all. [MiB]"""
         self._request = SharedTable(anonymous_file("broker-request"))
         self._answer = SharedTable(anonymous_file("broker-answer"))
         self._slot = RunningSlot(anonymous_file("broker-slot"))
@@ -128,6 +131,12 @@ class Child:
     def is_alive(self) -> bool:
         """Whether it can take a batch."""
         return self._process.poll() is None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether later batches took a third of the memory that the first one left."""
+        settled = self.settled_mb or 0.0
+        return self.grown_mb - settled > (self.memory_mb - settled) / 3.0
 
     def run(
         self, batch: pa.Table, *, skip: Mapping[str, Verdict], budget_s: Callable[[int], float]
@@ -191,6 +200,8 @@ class Child:
         if os.fstat(self._stderr).st_size > _STDERR_KEPT:
             os.ftruncate(self._stderr, 0)
         self.grown_mb = float(report["grown_mb"])
+        if self.settled_mb is None:
+            self.settled_mb = self.grown_mb
         result = BatchResult(
             verdicts={name: (status, why) for name, (status, why) in report["verdicts"].items()},
             seconds=report["seconds"],

@@ -202,7 +202,7 @@ class Runner:
 
     def _ready_child(self) -> Child:
         child = self._child
-        if child is not None and (not child.is_alive or child.grown_mb > self._memory_mb / 2):
+        if child is not None and (not child.is_alive or child.leaks):
             self.close()  # it leaks: a fresh one before an innocent module lacks memory
         if self._child is None:
             self._child = Child(self.contributions, memory_mb=self._memory_mb)
