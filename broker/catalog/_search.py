@@ -11,7 +11,11 @@ compiled: Any = njit(cache=True, nogil=True)
 
 @compiled
 def pairs_in_pixels(
-    pixels: NDArray[np.uint64], around: NDArray[np.int64], shift: int
+    pixels: NDArray[np.uint64],
+    around: NDArray[np.int64],
+    shift: int,
+    starts_of_cells: NDArray[np.int64],
+    cell_shift: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pairs of a position and a row that lies in one of the position's pixels.
 
@@ -23,6 +27,10 @@ def pairs_in_pixels(
         Pixels of a lower order; negative ones are left out.
     shift : int
         Bits between the two orders.
+    starts_of_cells : NDArray[np.int64], shape (n_cells + 1,)
+        First row of each pixel of a coarse order, as of `LayerIndex`.
+    cell_shift : int
+        Bits between that order and 29.
 
     Returns
     -------
@@ -36,16 +44,19 @@ def pairs_in_pixels(
     for i in range(n_positions):
         # Neighbours are mostly siblings: in their order each begins where the last one ends.
         mine = np.sort(around[i])
-        low, high = 0, pixels.size
+        low, high = 0, 0
         is_first = True
         for j in range(width):
             lengths[i, j] = 0
             if mine[j] < 0:
                 continue
             first = np.uint64(mine[j]) << np.uint64(shift)
-            if not is_first:
+            if is_first:
+                cell = np.int64(first >> np.uint64(cell_shift))
+                low, high = starts_of_cells[cell], starts_of_cells[cell + 1]
+                is_first = False
+            else:
                 low, high = _gallop(pixels, low, first)
-            is_first = False
             while low < high:
                 middle = (low + high) // 2
                 if pixels[middle] < first:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from broker.catalog.healpix import FINEST_ORDER, Floats, Pixels, near_pixels, on_sky
+from broker.catalog.layer_index import LayerIndex, no_index
 from broker.catalog.motion import moved, years_between
 from broker.catalog.partition import Layer, Rows
 from broker.units import FloatArray, separation_arcsec
@@ -125,7 +126,11 @@ def within(
 
 
 def _sorted_pairs(rows: Rows, at: Positions) -> tuple[_Ints, _Ints, Floats]:
-    found = [pairs for layer in rows.layers for pairs in _pairs(rows, layer, at)]
+    found = [
+        pairs
+        for layer, index in zip(rows.layers, _indices(rows), strict=True)
+        for pairs in _pairs(rows, layer, index, at)
+    ]
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     position, row, separation = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -133,12 +138,18 @@ def _sorted_pairs(rows: Rows, at: Positions) -> tuple[_Ints, _Ints, Floats]:
     return position[order], row[order], separation[order].astype(np.float64, copy=False)
 
 
-def _pairs(rows: Rows, layer: Layer, at: Positions) -> Iterator[tuple[_Ints, _Ints, FloatArray]]:
+def _indices(rows: Rows) -> tuple[LayerIndex, ...]:
+    return rows.index or tuple(no_index(layer.end - layer.first) for layer in rows.layers)
+
+
+def _pairs(
+    rows: Rows, layer: Layer, index: LayerIndex, at: Positions
+) -> Iterator[tuple[_Ints, _Ints, FloatArray]]:
     """Yield (position, row, separation) of all pairs of a layer within the row's radius."""
     if at.place.size == 0:
         return
     position, row = (
-        _everything(layer, at.place) if layer.order < 0 else _candidates(rows, layer, at)
+        _everything(layer, at.place) if layer.order < 0 else _candidates(rows, layer, index, at)
     )
     ra, dec = rows.ra[row], rows.dec[row]
     motion = rows.motion
@@ -156,11 +167,15 @@ def _everything(layer: Layer, searched: _Ints) -> tuple[_Ints, _Ints]:
     return np.repeat(searched, in_layer.size), np.tile(in_layer, searched.size)
 
 
-def _candidates(rows: Rows, layer: Layer, at: Positions) -> tuple[_Ints, _Ints]:
+def _candidates(rows: Rows, layer: Layer, index: LayerIndex, at: Positions) -> tuple[_Ints, _Ints]:
     """Return the pairs of positions and rows that share a pixel or have neighbouring ones."""
     from broker.catalog._search import pairs_in_pixels
 
     shift = 2 * (FINEST_ORDER - layer.order)
     around = near_pixels(at.pixels >> np.uint64(shift), layer.order)
-    position, row = pairs_in_pixels(rows.pixels[layer.first : layer.end], around, shift)
+    if rows.read_ahead is not None:
+        rows.read_ahead.fields(index, layer.first, at.pixels)
+    position, row = pairs_in_pixels(
+        rows.pixels[layer.first : layer.end], around, shift, index.starts, index.shift
+    )
     return at.place[position], row + layer.first

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from broker.catalog.coverage import Coverage, all_sky, coverage_of_rows
 from broker.catalog.healpix import Floats, Pixels, orders_for_radii, pixels_of
+from broker.catalog.layer_index import LayerIndex, ReadAhead, index_layer, read_index
 from broker.catalog.motion import LONGEST_YEARS
 from broker.errors import ConfigError
 
@@ -35,6 +36,7 @@ MOTION_RA, MOTION_DEC = "motionRa", "motionDec"
 INDEX = (PIXEL, RADIUS, RANK, MOTION_RA, MOTION_DEC)
 
 _ROWS, _METADATA, _COVERAGE, _POINTER = "rows.arrow", "metadata.json", "coverage.npy", "current"
+_LAYER_INDEX = "index.npy"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ class Rows:
         When its entries are where it says; None if they have no proper motion. [d]
     kind : str
         `positions`; `orbits` and `map` have neither places nor layers.
+    index : tuple of LayerIndex
+        Of each layer; none if the rows are not on disk.
+    read_ahead : ReadAhead or None
+        Of the mapped file.
     """
 
     name: str
@@ -94,6 +100,8 @@ class Rows:
     coverage: Coverage = field(default_factory=all_sky)
     epoch_mjd: float | None = None
     kind: str = "positions"
+    index: tuple[LayerIndex, ...] = ()
+    read_ahead: ReadAhead | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -253,12 +261,13 @@ def write_rows(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     write(rows.table, partial / _ROWS)
+    _write_index(partial, rows.layers)
     layers = [asdict(layer) for layer in rows.layers]
     about: dict[str, Any] = {"name": rows.name, "version": rows.version, "layers": layers}
     about |= {"epochMjd": rows.epoch_mjd, "kind": rows.kind}
     (partial / _METADATA).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     np.save(partial / _COVERAGE, np.stack([rows.coverage.first, rows.coverage.end]))
-    _flush(partial / _ROWS, partial / _METADATA, partial / _COVERAGE)
+    _flush(*partial.iterdir())
     partial.rename(target)
     pointer = folder / f".{_POINTER}.{os.getpid()}"
     pointer.write_text(target.name + "\n", encoding="utf-8")
@@ -267,6 +276,16 @@ def write_rows(
     for old in folder.iterdir():
         if 0 < _serial(old) < serial - 1:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_index(folder: Path, layers: tuple[Layer, ...]) -> None:
+    """Write the index of the rows that are in the file: it may have more than was in memory."""
+    if not layers:
+        return
+    with pa.memory_map(str(folder / _ROWS)) as mapped:
+        pixels = pa.ipc.open_file(mapped).read_all().column(PIXEL).to_numpy()
+        starts = [index_layer(pixels[layer.first : layer.end]).starts for layer in layers]
+    np.save(folder / _LAYER_INDEX, np.concatenate(starts))
 
 
 def _serial(path: Path) -> int:
@@ -304,6 +323,9 @@ def open_rows(folder: Path) -> Rows:
         table = pa.ipc.open_file(mapped).read_all()
         layers = tuple(Layer(**layer) for layer in about["layers"])
         coverage = _read_coverage(current / _COVERAGE, table)
+        index = read_index(current / _LAYER_INDEX, [layer.end - layer.first for layer in layers])
+        mapped.seek(0)
+        ahead = ReadAhead(current / _ROWS, table, mapped.read_buffer(1).address)
     except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
         raise ConfigError(
             f"the catalogue in {folder} cannot be read ({error}); add it again with "
@@ -318,6 +340,8 @@ def open_rows(folder: Path) -> Rows:
         coverage,
         about.get("epochMjd"),
         about.get("kind", "positions"),
+        index,
+        ahead,
     )
 
 
