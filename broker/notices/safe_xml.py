@@ -40,16 +40,17 @@ class Element:
 class _Builder:
     """Makes elements of what the parser finds."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_elements: int) -> None:
+        self._most = most_elements
         self.root: Element | None = None
         self._open: list[Element] = []
         self._count = 0
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._count += 1
-        if self._count > _MOST_ELEMENTS or len(self._open) >= _DEEPEST:
+        if self._count > self._most or len(self._open) >= _DEEPEST:
             raise AlertError(
-                f"the document has more than {_MOST_ELEMENTS} elements, or {_DEEPEST} inside one "
+                f"the document has more than {self._most} elements, or {_DEEPEST} inside one "
                 "another"
             )
         namespace, _, local = name.rpartition(" ")
@@ -80,20 +81,22 @@ def refuse_document_type(*_: object) -> None:
     raise AlertError("the document declares a type (DOCTYPE); that is not read")
 
 
-def read_xml(body: bytes) -> Element:
+def read_xml(body: bytes, *, most_elements: int = _MOST_ELEMENTS) -> Element:
     """Return the root of a document.
 
     Parameters
     ----------
     body : bytes
         The document, in an encoding that it says.
+    most_elements : int
+        With more it is refused.
 
     Raises
     ------
     AlertError
         If it is not well formed, declares a type, or is too large.
     """
-    builder = _Builder()
+    builder = _Builder(most_elements)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = refuse_document_type
     parser.EntityDeclHandler = refuse_document_type

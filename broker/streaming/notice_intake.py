@@ -91,7 +91,7 @@ class NoticeIntake:
         ServiceError
             If a server does not answer.
         """
-        counts = Counter(consumed=len(messages))
+        counts = Counter(consumed=len(messages), stored=0, duplicates=0)
         letters: list[Message] = []
         fresh: list[Notice] = []
         for message in messages:

@@ -130,7 +130,8 @@ def test_a_notice_before_the_alert_gives_columns_and_one_pair(desk):
     counts = desk.notice(gcn())
     columns = desk.alert(INSIDE, *OTHERS)
 
-    assert counts == {"consumed": 1, "stored": 1, "deadLetters": 0, "noticePairs": 0}
+    expected = {"consumed": 1, "stored": 1, "duplicates": 0, "deadLetters": 0, "noticePairs": 0}
+    assert counts == expected
     assert [row["noticesMatch"] for row in columns] == [1, 0, -1, -1]
     assert columns[0]["noticesId"] == "Test:GRB 1:initial:1"
     assert columns[0]["noticesDelay"] == pytest.approx(2.0, abs=1e-8)
