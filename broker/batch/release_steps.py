@@ -15,10 +15,11 @@ from broker.catalog.healpix import centres, pixel_side_arcsec, pixels_of
 from broker.detection.columns import dia_source_ids
 from broker.detection.dia import detect_on_difference
 from broker.detection.difference import subtract_template
-from broker.detection.direct import detect_sources, prepare
+from broker.detection.direct import detect_sources, prepare, star_profile
 from broker.detection.flags import SourceFlag, names
-from broker.detection.forced import forced_flux
 from broker.detection.psf_fit import PsfModel
+from broker.detection.psf_forced import forced_psf_flux
+from broker.detection.psf_tables import PsfTables, gaussian_tables
 from broker.errors import AlertError
 from broker.imaging.coadd import coadd
 from broker.imaging.fits import read_frames, read_image, to_image, write_image
@@ -273,23 +274,36 @@ def make_coadd(task: tuple[int, int, str, list[Entry], str]) -> pa.Table:
 def forced_on_coadd(task: tuple[str, Any, Any]) -> tuple[Any, Any]:
     """Return flux and error at places on a coadd. [nJy]"""
     path, ra, dec = task
-    return _forced(prepare(read_image(Path(path)))[0], None, ra, dec)
+    return _forced(*_with_profile(read_image(Path(path))), ra, dec)
 
 
 def forced_on_image(task: tuple[Entry, Any, Any, Any]) -> pa.Table:
     """Return the forced fluxes of objects that lie on an image: a row each, null if masked."""
     entry, ids, ra, dec = task
     near = _on(entry, ra, dec)
-    clean, model, _ = prepare(load(entry))
-    flux, error = _forced(clean, model, ra[near], dec[near])
+    flux, error = _forced(*_with_profile(load(entry)), ra[near], dec[near])
     return _forced_rows(entry, ids[near], flux, error)
+
+
+def _with_profile(image: Image) -> tuple[Image, PsfTables]:
+    """Return an image without sky and the PSF that its stars show, with its profile.
+
+    On a coadd that is the mean of its exposures' PSFs, which is no Gaussian.
+    """
+    clean, model, _ = prepare(image)
+    profile = star_profile(clean, model)
+    if profile is None:
+        return clean, gaussian_tables(clean.psf.sigma, clean.shape)
+    return clean, profile.tables()
 
 
 def forced_on_difference(task: tuple[Entry, str, Any, Any, Any]) -> pa.Table:
     """Return the forced fluxes of diaObjects on a difference image that was written."""
     entry, path, ids, ra, dec = task
     near = _on(entry, ra, dec)
-    flux, error = _forced(read_image(Path(path)), None, ra[near], dec[near])
+    image = read_image(Path(path))
+    tables = gaussian_tables(image.psf.sigma, image.shape)
+    flux, error = _forced(image, tables, ra[near], dec[near])
     return _forced_rows(entry, ids[near], flux, error)
 
 
@@ -310,23 +324,11 @@ def _forced_rows(entry: Entry, ids: Any, flux: Any, error: Any) -> pa.Table:
     )
 
 
-def _forced(image: Image, model: PsfModel | None, ra: Any, dec: Any) -> tuple[Any, Any]:
+def _forced(image: Image, psf: PsfTables, ra: Any, dec: Any) -> tuple[Any, Any]:
     """Return flux and error at places, the photons of the source itself in the error. [nJy]"""
     x, y = image.wcs.sky_to_pixel(ra, dec)
-    flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
-    sigma = np.full(len(x), image.psf.sigma) if model is None else model.sigma_at(x, y)
-    steps = np.rint(np.log(sigma / image.psf.sigma) / 0.01).astype(int)
     unusable = image.is_masked(UNUSABLE)
-    for step in np.unique(steps):
-        mine = steps == step
-        flux[mine], error[mine] = forced_flux(
-            image.pixels,
-            image.variance,
-            x[mine],
-            y[mine],
-            psf_sigma=float(image.psf.sigma * np.exp(0.01 * step)),
-            unusable=unusable,
-        )
+    flux, error = forced_psf_flux(image.pixels, image.variance, x, y, psf=psf, unusable=unusable)
     visits = float(image.meta.get("nVisits", 1))
     error = np.sqrt(error**2 + _CUBE * np.maximum(flux, 0.0) / (image.gain * visits))
     return flux * image.flux_per_count, error * image.flux_per_count

@@ -72,7 +72,7 @@ def _forced(
                 x = cx + i - half
                 p = 0.0 if unusable[y, x] else px[i] * py[j]
                 # Where it is masked the variance may be 0.
-                weighed = p / (variance[y, x] if p > 0.0 else np.float32(1.0))
+                weighed = p / variance[y, x] if p > 0.0 else 0.0
                 signal += weighed * pixels[y, x] if p > 0.0 else 0.0
                 norm += weighed * p if p > 0.0 else 0.0
                 power += p * p

@@ -19,8 +19,10 @@ CLIP_SIGMAS = 4.0
 """A pixel further than this from the median of its stack is left out (three images or more)."""
 
 CLIP_SHARE = 0.3
-"""The clip is also never nearer than this share of the median: seeing differs between exposures,
-so the cores of stars do."""
+"""The clip is also never nearer than this share of the brightest median within `_REACH_PX`."""
+
+_REACH_PX = 2
+_SEEING_MARGIN = 1.5
 
 
 def coadd(images: Sequence[Image], wcs: Wcs, shape: tuple[int, int]) -> Image:
@@ -65,6 +67,7 @@ def coadd(images: Sequence[Image], wcs: Wcs, shape: tuple[int, int]) -> Image:
     pixels, variance, mask = _combine(
         np.stack(stack),
         np.array(variances, np.float32),
+        _shares(sigmas),
         np.stack(masks),
         np.uint16(UNUSABLE),
         np.uint16(MaskPlane.NO_DATA),
@@ -97,6 +100,22 @@ def _without_sky(image: Image) -> Image:
     return replace(image, pixels=pixels, variance=variance, mask=mask)
 
 
+def _shares(sigmas: Sequence[float]) -> F32:
+    """Return how far each image may be from the median, as a share of what is bright near by.
+
+    Seeing differs between exposures, so cores and wings of stars do: by as much as Gaussians of
+    the images' widths differ from that of the median width, and half as much again. A clip that
+    takes cores for outliers makes fluxes too low.
+    """
+    middle = float(np.median(sigmas))
+    radius = np.linspace(0.0, 4.0 * middle, 65)
+    bright = np.exp(-0.5 * (np.maximum(radius - _REACH_PX, 0.0) / middle) ** 2)
+    typical = np.exp(-0.5 * (radius / middle) ** 2)
+    own = [(middle / s) ** 2 * np.exp(-0.5 * (radius / s) ** 2) for s in sigmas]
+    gaps = [float(np.max(np.abs(light - typical) / bright)) for light in own]
+    return np.maximum(np.array(gaps) * _SEEING_MARGIN, CLIP_SHARE).astype(np.float32)
+
+
 def _plane_level(image: Image) -> float:
     inside = image.variance[~image.is_masked(MaskPlane.NO_DATA)]
     return float(inside[0]) if inside.size else float("inf")
@@ -113,35 +132,67 @@ def _calibration(images: Sequence[Image], zero_point: float) -> Calibration:
     )
 
 
-@compiled
 def _combine(
-    stack: Any, variances: F32, masks: Any, unusable: int, no_data: int, saturated: int
+    stack: Any, variances: F32, shares: F32, masks: Any, unusable: Any, no_data: Any, saturated: Any
+) -> tuple[F32, F32, Any]:
+    from scipy.ndimage import maximum_filter
+
+    middle = _medians(stack, masks, unusable)
+    bright = maximum_filter(np.abs(middle), 2 * _REACH_PX + 1)
+    return _means(stack, variances, shares, masks, middle, bright, unusable, no_data, saturated)
+
+
+@compiled
+def _medians(stack: Any, masks: Any, unusable: int) -> F32:
+    n, ny, nx = stack.shape
+    out = np.zeros((ny, nx), np.float32)
+    values = np.empty(n, np.float32)
+    for y in range(ny):
+        for x in range(nx):
+            count = 0
+            for k in range(n):
+                if masks[k, y, x] & unusable == 0:
+                    values[count] = stack[k, y, x]
+                    count += 1
+            if count > 0:
+                out[y, x] = 0.5 * (
+                    select(values, count, (count - 1) // 2) + select(values, count, count // 2)
+                )
+    return out
+
+
+@compiled
+def _means(
+    stack: Any,
+    variances: F32,
+    shares: F32,
+    masks: Any,
+    middle: F32,
+    bright: F32,
+    unusable: int,
+    no_data: int,
+    saturated: int,
 ) -> tuple[F32, F32, Any]:
     n, ny, nx = stack.shape
     pixels = np.zeros((ny, nx), np.float32)
     variance = np.zeros((ny, nx), np.float32)
     mask = np.zeros((ny, nx), np.uint16)
-    values = np.empty(n, np.float32)
+    noise = np.sqrt(variances) * np.float32(CLIP_SIGMAS)
     for y in range(ny):
         for x in range(nx):
             count, seen = 0, 0
             for k in range(n):
                 seen |= masks[k, y, x]
-                if masks[k, y, x] & unusable == 0:
-                    values[count] = stack[k, y, x]
-                    count += 1
+                count += masks[k, y, x] & unusable == 0
             if count == 0:
                 mask[y, x] = no_data | (seen & saturated)
                 continue
-            middle = 0.5 * (
-                select(values, count, (count - 1) // 2) + select(values, count, count // 2)
-            )
             total, weight = 0.0, 0.0
             for k in range(n):
                 if masks[k, y, x] & unusable:
                     continue
-                reach = np.sqrt(variances[k]) * CLIP_SIGMAS + CLIP_SHARE * abs(middle)
-                if count < 3 or abs(stack[k, y, x] - middle) <= reach:
+                reach = noise[k] + shares[k] * bright[y, x]
+                if count < 3 or abs(stack[k, y, x] - middle[y, x]) <= reach:
                     total += stack[k, y, x] / variances[k]
                     weight += 1.0 / variances[k]
             if weight == 0.0:

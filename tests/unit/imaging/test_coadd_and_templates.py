@@ -73,6 +73,22 @@ def test_the_flux_of_a_star_is_kept_whatever_the_zero_points():
     assert got.exposure_s == 180.0
 
 
+def test_no_light_of_stars_is_lost_where_seeing_differs():
+    places = [(150.0 + 0.0028 * i, 2.0 + 0.0028 * j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    stars = [(ra, dec, 60_000.0) for ra, dec in places]
+    widths = (1.5, 1.6, 1.7, 1.75, 1.9, 2.0, 2.1, 2.3)
+    images = [exposure(k, dithered(k), sigma=s, stars=stars) for k, s in enumerate(widths)]
+
+    got = coadd(images, WCS, (SIDE, SIDE))
+
+    lights = []
+    for ra, dec in places:
+        x, y = (round(float(v)) for v in WCS.sky_to_pixel(ra, dec))
+        lights.append(got.pixels[y - 12 : y + 13, x - 12 : x + 13].sum(dtype=float))
+    # Noise of 625 pixels of eight visits, and what the level of the sky adds: 180.
+    assert np.mean(lights) == pytest.approx(60_000.0, abs=3 * 180 / 9**0.5)
+
+
 def test_what_only_one_visit_saw_does_not_get_in():
     images = [exposure(k, dithered(k)) for k in range(5)]
     x, y = (round(float(v)) for v in images[2].wcs.sky_to_pixel(150.003, 2.003))
