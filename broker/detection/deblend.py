@@ -22,7 +22,7 @@ from broker.detection.psf_photometry import (
     put_back,
 )
 from broker.detection.psf_tables import PsfTables
-from broker.imaging.kernels import F32, F64, Bools
+from broker.imaging.kernels import F32, F64, Bools, compiled
 
 PASSES = 4
 _CLOSE_SIGMAS = 4.0
@@ -150,11 +150,12 @@ def _look(
     """Return peaks of the residual that may be sources."""
     from scipy.spatial import cKDTree
 
-    light = np.maximum(pixels - residual, 0.0)
-    wrong = np.float32(4.0 * np.pi * psf.sigma**2 * 0.25) * (np.float32(_PSF_ERROR) * light) ** 2
-    total = variance + light / np.float32(noise.gain) + wrong
+    wrong = 4.0 * np.pi * psf.sigma**2 * 0.25 * _PSF_ERROR**2
+    total = _noise_under_light(
+        pixels, residual, variance, np.float32(1.0 / noise.gain), np.float32(wrong)
+    )
     found = detect(
-        residual, total.astype(np.float32), psf_sigma=psf.sigma, unusable=unusable,
+        residual, total, psf_sigma=psf.sigma, unusable=unusable,
         threshold=min(_COMPANION_SNR, threshold), negative=False,
     )  # fmt: skip
     if len(found) == 0:
@@ -179,6 +180,19 @@ def _look(
         taken[tree.query_ball_point(places[k], reach)] = True
     rows: NDArray[np.int64] = np.sort(np.array(keep, np.int64))
     return Peaks(found.x[rows], found.y[rows], found.snr[rows], found.flux[rows])
+
+
+@compiled
+def _noise_under_light(
+    pixels: F32, residual: F32, variance: F32, per_count: np.float32, wrong: np.float32
+) -> F32:
+    """Return the variance with that of the light that was subtracted, and of its PSF's error."""
+    total = np.empty_like(variance)
+    for j in range(pixels.shape[0]):
+        for i in range(pixels.shape[1]):
+            light = max(pixels[j, i] - residual[j, i], np.float32(0.0))
+            total[j, i] = variance[j, i] + light * (per_count + wrong * light)
+    return total
 
 
 def _doubtful(fits: Fits, added: Bools, sigma: float, threshold: float) -> Bools:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from broker.detection.psf_fit import PsfModel, psf_stars
 from broker.detection.psf_tables import PsfTables, table_size
+from broker.detection.star_psf_loops import PIXEL, shape_sums, share_sums
 from broker.errors import AlertError
 from broker.imaging.image import Image
 from broker.imaging.kernels import F64
@@ -23,12 +24,8 @@ LEAST_STARS = 5
 WIDTHS = (0.6, 0.8, 1.0, 1.3, 1.7, 2.4, 3.6)
 """Widths of the Gaussians over that of the round one that fits best."""
 
-_PIXEL = 1.0 / 12.0
-"""Second moment of a pixel's square: added to a Gaussian's, it is its integral to 1e-3. [pixel²]"""
-
 _ROUNDS = 8
 _WINDOW_SIGMAS = 6.5
-_MODEL_ERROR = 0.01
 _WORST = 3.0
 _NODES = 5
 _SETTLED = 3e-4
@@ -84,7 +81,7 @@ class StarPsf:
         angle = (np.arange(64) + 0.5) * np.pi / 64.0
         total = 0.0
         for share, xx, xy, yy in self.gaussians_at(x, y):
-            xx, yy = xx + _PIXEL, yy + _PIXEL
+            xx, yy = xx + PIXEL, yy + PIXEL
             det = xx * yy - xy * xy
             cos, sin = np.cos(angle), np.sin(angle)
             inverse = (yy * cos**2 - 2.0 * xy * cos * sin + xx * sin**2) / det
@@ -107,7 +104,7 @@ class StarPsf:
             for i in range(nodes):
                 table = np.zeros((side, side))
                 for share, xx, xy, yy in self.gaussians_at(at_x[i], at_y[j]):
-                    table += share * _gaussian(offset, xx + _PIXEL, xy, yy + _PIXEL)
+                    table += share * _gaussian(offset, xx + PIXEL, xy, yy + PIXEL)
                 values[j, i] = table
         return PsfTables(values, over, half, self.image_shape, self.sigma)
 
@@ -231,54 +228,23 @@ def _near_others(
     return out
 
 
-def _model(stars: _Stars, widths: F64, shares: F64, terms: F64) -> tuple[F64, F64]:
-    """Return each Gaussian (n_stars, n_used, n_pixels) and the derivatives of their sum.
-
-    The derivatives: value, those with x and y, with xx, xy and yy; (n_stars, 6, n_pixels).
-    """
-    moments = stars.phi @ terms
-    dx, dy = stars.at_x - stars.x[:, None], stars.at_y - stars.y[:, None]
-    out = np.zeros((dx.shape[0], 6, dx.shape[1]))
-    parts = np.empty((dx.shape[0], widths.size, dx.shape[1]))
-    for k, (width, share) in enumerate(zip(widths, shares, strict=True)):
-        xx, xy, yy = (width**2 * moments).T
-        xx, yy = xx + _PIXEL, yy + _PIXEL
-        det = xx * yy - xy * xy
-        a, b, c = (yy / det)[:, None], (-xy / det)[:, None], (xx / det)[:, None]
-        zx, zy = a * dx + b * dy, b * dx + c * dy
-        value = np.exp(-0.5 * (dx * zx + dy * zy)) / (2.0 * np.pi * np.sqrt(det))[:, None]
-        parts[:, k] = value
-        if share == 0.0:
-            continue
-        value = share * value
-        out[:, 0] += value
-        out[:, 1] += value * zx
-        out[:, 2] += value * zy
-        square = width**2 * value
-        out[:, 3] += 0.5 * square * (zx * zx - a)
-        out[:, 4] += square * (zx * zy - b)
-        out[:, 5] += 0.5 * square * (zy * zy - c)
-    return parts, out
-
-
-def _weights(stars: _Stars, light: F64, gain: float) -> F64:
-    variance = stars.variance + np.maximum(light, 0.0) / gain + (_MODEL_ERROR * light) ** 2
-    return np.where(stars.usable, 1.0 / variance, 0.0)
+def _sums_of(stars: _Stars, widths: F64, shares: F64, terms: F64, gain: float) -> tuple[Any, ...]:
+    """Return what the sums over the stars' pixels are made of."""
+    return (
+        stars.data, stars.variance, stars.usable, stars.at_x, stars.at_y, stars.x, stars.y,
+        stars.flux, np.ascontiguousarray(stars.phi @ terms), widths, shares, gain,
+    )  # fmt: skip
 
 
 def _shape_step(
     stars: _Stars, widths: F64, shares: F64, terms: F64, gain: float
 ) -> tuple[F64, F64]:
     """Move the stars' fluxes and places; return the step of the shape and each star's chi²."""
-    _, out = _model(stars, widths, shares, terms)
-    light = stars.flux[:, None] * out[:, 0]
-    weight = _weights(stars, light, gain)
-    slopes = np.concatenate([out[:, :1], stars.flux[:, None, None] * out[:, 1:]], axis=1)
-    rest = stars.data - light
-    weighted = slopes * weight[:, None, :]
-    normal = weighted @ slopes.transpose(0, 2, 1)
-    right = np.einsum("nip,np->ni", weighted, rest)
-    worth = np.sum(weight * rest**2, axis=1) / np.maximum(stars.usable.sum(axis=1) - 3.0, 1.0)
+    used = shares > 0.0
+    normal, right, chi2, count = shape_sums(
+        *_sums_of(stars, widths[used], shares[used], terms, gain)
+    )
+    worth = chi2 / np.maximum(count - 3.0, 1.0)
     own, cross = normal[:, :3, :3] + 1e-12 * np.eye(3), normal[:, :3, 3:]
     solved = np.linalg.solve(own, np.concatenate([cross, right[:, :3, None]], axis=2))
     schur = normal[:, 3:, 3:] - cross.transpose(0, 2, 1) @ solved[:, :, :3]
@@ -315,13 +281,7 @@ def _new_shares(stars: _Stars, widths: F64, shares: F64, terms: F64, gain: float
     """Return the shares that fit best and are not negative; the stars' fluxes follow."""
     from scipy.optimize import nnls
 
-    parts, out = _model(stars, widths, shares, terms)
-    light = stars.flux[:, None] * out[:, 0]
-    weight = _weights(stars, light, gain)
-    scaled = parts * stars.flux[:, None, None]
-    weighted = scaled * weight[:, None, :]
-    normal = np.einsum("nip,njp->ij", weighted, scaled)
-    right = np.einsum("nip,np->i", weighted, stars.data)
+    normal, right = share_sums(*_sums_of(stars, widths, shares, terms, gain))
     root = np.linalg.cholesky(normal + 1e-10 * np.trace(normal) * np.eye(widths.size))
     found = np.asarray(nnls(root.T, np.linalg.solve(root, right))[0])
     total = float(found.sum())
