@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from broker.detection.detect import Peaks, detect
+from broker.detection.detect import Peaks
 from broker.detection.difference import (
     Difference,
     on_science_pixels,
     subtract_template,
     without_sky,
 )
+from broker.detection.halved import find_bright, is_large, typical
 from broker.detection.image_flags import flags_of
 from broker.detection.sky_structure import sky_structure
 from broker.detection.star_shapes import Shapes, star_shapes
@@ -197,7 +198,7 @@ def image_numbers(
     difference : Difference, optional
     """
     unusable = image.is_masked(UNUSABLE)
-    card: Card = {"maskedShare": float(np.mean(unusable))}
+    card: Card = {"maskedShare": np.count_nonzero(unusable) / unusable.size}
     no_light = clean.is_masked(UNUSABLE)
     own = _find(clean.pixels, clean, no_light, clean.psf.sigma)
     card["nStars"] = len(own.peaks)
@@ -213,13 +214,8 @@ def image_numbers(
 
 
 def _find(pixels: F32, noise: Image, unusable: Bools, sigma: float) -> _Stars:
-    peaks = detect(
-        pixels,
-        noise.variance,
-        psf_sigma=sigma,
-        unusable=unusable,
-        threshold=STAR_SNR,
-        negative=False,
+    peaks = find_bright(
+        pixels, noise.variance, psf_sigma=sigma, unusable=unusable, threshold=STAR_SNR
     )
     chosen = kernel_stars(
         peaks.x, peaks.y, peaks.snr, unusable,
@@ -278,22 +274,29 @@ def _against_template(clean: Image, deep: Image, unusable: Bools, own: _Stars, k
         card["wcsRmsPx"] = 1.4826 * float(np.median(np.abs(rest)))
     wide = float(known.get("trailPx", clean.psf.fwhm)) / FWHM_PER_SIGMA
     reach = float(np.clip(3.0 * max(wide, deep.psf.sigma), 3.0, 20.0))
+    x, y = np.where(both, there.x, x), np.where(both, there.y, y)
     return card | transparency(clean, deep, x, y, reach=reach, unusable=unusable)
 
 
 def _sky_numbers(image: Image, clean: Image, deep: Image | None, unusable: Bools) -> Card:
-    sigma = float(np.sqrt(np.median(clean.variance[::4, ::4])))
+    sigma = float(np.sqrt(typical(clean.variance)))
     light = clean.pixels if deep is None else deep.pixels
-    sky = float(np.median((image.pixels - clean.pixels)[::4, ::4]))
+    sky = float(np.median(image.pixels[::4, ::4] - clean.pixels[::4, ::4]))
     if not sky > sigma:  # an image whose sky was taken out: shares are of the noise
         sky = sigma
+    # Of a large image every second row and column: an amplifier still has thousands of pixels.
+    step = 2 if is_large(image.shape) else 1
+    part = (slice(None, None, step), slice(None, None, step))
     found = sky_structure(
-        image.pixels,
+        np.ascontiguousarray(image.pixels[part]),
         sigma=sigma,
         sky=sky,
-        unusable=unusable,
-        sources=light > np.float32(2.0 * sigma),
-        amplifiers=amplifiers_of(image),
+        unusable=np.ascontiguousarray(unusable[part]),
+        sources=light[part] > np.float32(2.0 * sigma),
+        amplifiers=[
+            Box(b.y // step, b.y_end // step, b.x // step, b.x_end // step)
+            for b in amplifiers_of(image)
+        ],
     )
     # What noise alone can make is not counted: 5 standard errors.
     sure = found.step_snr > 5.0
@@ -313,17 +316,14 @@ def amplifiers_of(image: Image) -> Sequence[Box]:
 
 
 def _difference_numbers(difference: Difference) -> Card:
-    unusable = difference.unusable
-    usable = ~unusable[::3, ::3]
+    step = 6 if is_large(difference.pixels.shape) else 3
+    part = (slice(None, None, step), slice(None, None, step))
+    usable = ~difference.unusable[part]
     if not usable.any():
         return {}
-    sigma = np.sqrt(difference.variance[::3, ::3])
-    pull = np.abs(difference.pixels[::3, ::3] / sigma)[usable]
-    light, left, noise = (
-        difference.star_light[::3, ::3][usable],
-        np.abs(difference.pixels[::3, ::3])[usable],
-        sigma[usable],
-    )
+    noise = np.sqrt(difference.variance[part])[usable]
+    left = np.abs(difference.pixels[part])[usable]
+    light, pull = difference.star_light[part][usable], left / noise
     bright = light > 3.0 * noise
     card: Card = {"differenceChi": 1.4826 * float(np.median(pull))}
     if bright.sum() > 20:
@@ -337,7 +337,7 @@ def _depth(card: Card, clean: Image) -> Card:
     """Return the 5-sigma limit of a point source, with the PSF and the zero point measured."""
     scale = clean.wcs.scale_arcsec
     sigma = float(card.get("seeing", clean.fwhm_arcsec)) / scale / FWHM_PER_SIGMA
-    variance = float(np.median(clean.variance[::4, ::4]))
+    variance = typical(clean.variance)
     counts = 5.0 * np.sqrt(4.0 * np.pi * sigma**2 * variance)
     off = float(card.get("zeroPointOff", 0.0))
     limit = float(flux_to_mag(counts * clean.flux_per_count)) + off

@@ -108,9 +108,13 @@ def sky_structure(
         step_share=step / sky,
         step_snr=snr,
         noise_jump=_noise_jump(np.where(good, noise, np.nan), owner, len(boxes)),
-        lost_share=max(float(np.mean(box.of(unusable))) for box in boxes),
+        lost_share=max(_share(box.of(unusable)) for box in boxes),
         worst=worst,
     )
+
+
+def _share(flags: Bools) -> float:
+    return np.count_nonzero(flags) / max(flags.size, 1)
 
 
 def _centres(n: int, block: int) -> F64:

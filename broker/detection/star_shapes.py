@@ -12,6 +12,9 @@ import numpy as np
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
 _ROUNDS = 12
+_SETTLED = 5e-4
+"""A change of the moments, in their own size, that is none."""
+
 _REACH_SIGMAS = 4.0
 _TRAIL_PX = 6
 _WIDEST = 12.0
@@ -103,6 +106,7 @@ def _adaptive(pixels: F32, unusable: Bools, xs: F64, ys: F64, sigma: float, half
                 break
             mx, my = sx / total, sy / total
             # The product of two equal Gaussians is half as wide: both steps are doubled.
+            was_xx, was_xy, was_yy = cxx, cxy, cyy
             cxx = 2.0 * (sxx / total - mx * mx)
             cxy = 2.0 * (sxy / total - mx * my)
             cyy = 2.0 * (syy / total - my * my)
@@ -112,6 +116,9 @@ def _adaptive(pixels: F32, unusable: Bools, xs: F64, ys: F64, sigma: float, half
             away = abs(x0 - xs[k]) > half or abs(y0 - ys[k]) > half
             if cxx <= 0.1 or cyy <= 0.1 or det <= 0.02 or wide or away:
                 good = False
+                break
+            change = abs(cxx - was_xx) + abs(cxy - was_xy) + abs(cyy - was_yy)
+            if change + abs(mx) + abs(my) < _SETTLED * (cxx + cyy):
                 break
         if good:
             out[k, 0], out[k, 1] = x0, y0

@@ -3,6 +3,7 @@
 import numpy as np
 
 from broker.detection.detect import Peaks
+from broker.detection.halved import typical
 from broker.imaging.image import Image
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
@@ -60,7 +61,7 @@ def transparency(
     from scipy.spatial import cKDTree
 
     light, expected, count = _sums(clean.pixels, deep.pixels, unusable, x, y, reach).T
-    noise = float(np.median(clean.variance[::4, ::4]))
+    noise = typical(clean.variance)
     good = (count > 0.9 * count.max()) & (expected > 0.0)
     error = np.sqrt(noise * count + np.maximum(expected, 0.0) / clean.gain)
     good &= expected > 10.0 * error

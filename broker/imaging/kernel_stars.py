@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.imaging.kernels import F32, Bools
+from broker.imaging.kernels import F32, Bools, compiled
 from broker.imaging.subtract import STAMP_HALF
 
 
@@ -49,12 +49,8 @@ def kernel_stars(
     near = tree.query_ball_point(
         np.column_stack([x[candidates], y[candidates]]), STAMP_HALF + 3.0, return_length=True
     )
-    half = STAMP_HALF
-    whole = [
-        not unusable[y[k] - half : y[k] + half + 1, x[k] - half : x[k] + half + 1].any()
-        for k in candidates
-    ]
-    chosen = candidates[(near == 1) & np.array(whole)]
+    candidates = candidates[near == 1]
+    chosen = candidates[_whole(unusable, x[candidates], y[candidates], STAMP_HALF)]
     part = 3 * (y[chosen] * 3 // ny) + x[chosen] * 3 // nx
     by_brightness = np.argsort(-snr[chosen], kind="stable")
     rank = np.empty(chosen.size, np.int64)
@@ -63,3 +59,15 @@ def kernel_stars(
         rank[mine] = np.arange(mine.size)
     order = np.lexsort((-snr[chosen], rank))
     return np.sort(chosen[order[:limit]])
+
+
+@compiled
+def _whole(unusable: Bools, xs: NDArray[np.int32], ys: NDArray[np.int32], half: int) -> Bools:
+    """Return which places have no unusable pixel in the square around them."""
+    out = np.ones(xs.size, np.bool_)
+    for k in range(xs.size):
+        for y in range(ys[k] - half, ys[k] + half + 1):
+            for x in range(xs[k] - half, xs[k] + half + 1):
+                if unusable[y, x]:
+                    out[k] = False
+    return out
