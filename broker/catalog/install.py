@@ -26,6 +26,8 @@ from broker.catalog.source import read_file, read_source
 from broker.errors import ConfigError
 from broker.units import separation_arcsec
 
+_TEXT = (".csv", ".tsv", ".ecsv")
+
 
 def install_catalog(
     path: Path,
@@ -84,6 +86,8 @@ def install_catalog(
 
 
 def _make(rows: Path | pa.Table, what: Definition, version: str, coverage: Coverage | None) -> Rows:
+    if isinstance(rows, Path) and rows.suffix.lower() in _TEXT and rows.is_file():
+        _check_last_line(rows)
     if what.kind == MAP:
         if isinstance(rows, pa.Table):
             raise ConfigError(f"{what.name} is a map: it is added from a HEALPix FITS file")
@@ -94,6 +98,20 @@ def _make(rows: Path | pa.Table, what: Definition, version: str, coverage: Cover
         return _make_orbits(read_elements(table, units, what), what, version)
     table = read_source(rows, what)
     return _make_rows(_checked_rows(table, what), what, version, coverage)
+
+
+def _check_last_line(path: Path) -> None:
+    """Refuse text that ends within a line: half a number is a number too."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) not in b"\r\n":
+            raise ConfigError(
+                f"{path} cannot be read: its last line has no end, so it may be cut short. If it "
+                "is whole, end that line",
+                path=str(path),
+            )
 
 
 def _make_orbits(table: pa.Table, what: Definition, version: str) -> Rows:
