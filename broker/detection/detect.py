@@ -82,8 +82,7 @@ def detect(
     if unusable is None:
         clean, least = pixels, float(variance.min())
     else:
-        clean = np.where(unusable, np.float32(0.0), pixels)
-        least = float(variance.min(where=~unusable, initial=np.inf))
+        clean, least = _clean(pixels, variance, unusable)
     if not np.isfinite(least):
         return _judged([], threshold)
     least = max(least, 1e-30)
@@ -98,6 +97,20 @@ def detect(
         unusable = np.zeros((1, 1), np.bool_)
     rows = judge_peaks(clean, variance, unusable, np.array(taps, np.float64), *found)
     return _judged([*found, *rows], threshold)
+
+
+@compiled
+def _clean(pixels: F32, variance: F32, unusable: Bools) -> tuple[F32, float]:
+    """Return the pixels with 0 where unusable, and the least variance of the others."""
+    none = np.float32(3e38)
+    out, least = np.empty(pixels.shape, np.float32), none
+    for y in range(pixels.shape[0]):
+        low = none
+        for x in range(pixels.shape[1]):
+            out[y, x] = np.float32(0.0) if unusable[y, x] else pixels[y, x]
+            low = min(low, none if unusable[y, x] else variance[y, x])
+        least = min(least, low)
+    return out, np.inf if least >= none else float(least)
 
 
 def _judged(columns: list[Any], threshold: float) -> Peaks:

@@ -15,7 +15,7 @@ from broker.detection.dipole import MIN_SHARE, MIN_SNR, opposite_snr
 from broker.detection.flags import SourceFlag
 from broker.detection.forced import forced_flux
 from broker.detection.measure import FIT_HALF_SIGMAS, Fits, Noise, fit_sources, moments
-from broker.detection.noise_planes import variance_around
+from broker.detection.noise_planes import typical, variance_around
 from broker.detection.reliability import Evidence, score
 from broker.detection.reliability_evidence import surroundings
 from broker.detection.width_map import WidthMap, by_width, constant_width
@@ -210,7 +210,7 @@ def _identity(difference: Difference, peaks: Peaks, version: str) -> dict[str, A
 
 def _limiting_mag(difference: Difference) -> float:
     area = 4.0 * np.pi * difference.psf_sigma**2
-    counts = 5.0 * np.sqrt(area * float(np.median(difference.variance[::4, ::4])))
+    counts = 5.0 * np.sqrt(area * typical(difference.variance))
     return float(flux_to_mag(counts * difference.science.flux_per_count))
 
 
@@ -369,8 +369,9 @@ def _peak_excess(difference: Difference, peaks: Peaks, fits: Fits) -> F64:
 
 def _cutouts(difference: Difference, peaks: Peaks, size: int) -> dict[str, Any]:
     science, template = difference.science, difference.template
-    noise = float(np.sqrt(np.median(science.variance[::4, ::4])))
-    known = template.variance[::4, ::4]
+    noise = float(np.sqrt(typical(science.variance)))
+    known = template.variance[::16, ::16]
+    known = known if np.any(known > 0.0) else template.variance
     deep = float(np.sqrt(np.median(known[known > 0.0])))
     planes = (
         ("cutoutScience", science.pixels, noise),

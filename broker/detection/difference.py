@@ -7,31 +7,32 @@ matched template, never from the exposure's own pixels, whose positive noise wou
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from broker.detection.matching import Match, match_images
 from broker.detection.noise_planes import (
     flat_shares,
+    is_finite,
     noise_shares,
     position_scale,
     subtract_left_over_sky,
+    subtract_light,
+    take_sky,
+    typical,
     variance_plane,
 )
 from broker.detection.streaks import find_streaks
-from broker.detection.width_map import WidthMap, constant_width, grid_places
+from broker.detection.width_map import WidthMap, constant_width
 from broker.errors import AlertError
 from broker.imaging.background import fit_background
 from broker.imaging.cosmic_rays import find_cosmic_rays
 from broker.imaging.image import Image
 from broker.imaging.kernels import F32, F64, Bools, grow
-from broker.imaging.mask import UNUSABLE, MaskPlane, set_plane
+from broker.imaging.mask import UNUSABLE, MaskArray, MaskPlane, is_set, set_plane
 from broker.imaging.psf import GaussianPsf
-from broker.imaging.subtract import (
-    Kernel,
-    gaussian_kernel,
-    polynomials,
-)
+from broker.imaging.subtract import Kernel, gaussian_kernel
 from broker.imaging.templates import Template
 from broker.imaging.warp import warp
 
@@ -136,14 +137,17 @@ def subtract_template(
     if template.contains(image.visit):
         raise AlertError(f"the template contains visit {image.visit}", visit=image.visit)
     science, scorecard = without_sky(image, cell_px=cell_px)
-    wide = on_science_pixels(template, science, margin=_MARGIN)
-    matched = _cropped(wide, science)
+    del image  # its planes are not needed any more
+    matched, wide = _matched_and_wide(template, science)
     _check_template(matched)
     science = _filled(science, matched)
     match = match_images(science, matched)
     science = replace(science, psf=GaussianPsf(match.science.typical))
     matched = replace(matched, psf=GaussianPsf(match.template.typical))
-    difference = _assemble(science, matched, wide, match, model_error, cell_px)
+    unusable = _unusable(science, wide, match)
+    pixels, light = _subtracted(science, wide, match)
+    del wide
+    difference = _assemble(science, matched, pixels, light, unusable, match, model_error, cell_px)
     streaks, trails = find_streaks(
         difference.pixels,
         difference.variance,
@@ -157,11 +161,11 @@ def subtract_template(
 
 
 def _check_template(template: Image) -> None:
-    if template.is_masked(MaskPlane.NO_DATA).all():
-        raise AlertError("the template does not lie on the exposure")
     if template.is_masked(UNUSABLE).all():
+        if template.is_masked(MaskPlane.NO_DATA).all():
+            raise AlertError("the template does not lie on the exposure")
         raise AlertError("the template is masked where the exposure is")
-    if not np.isfinite(template.pixels).all():
+    if not is_finite(template.pixels):
         raise AlertError("the template has pixels that are not finite")
 
 
@@ -194,19 +198,17 @@ def without_sky(image: Image, *, cell_px: int = 64) -> tuple[Image, dict[str, fl
         If it is all masked, without noise, or has usable pixels that are not finite.
     """
     unusable = image.is_masked(UNUSABLE)
-    if not (np.isfinite(image.pixels) | unusable).all():
+    if not (is_finite(image.pixels) or (np.isfinite(image.pixels) | unusable).all()):
         raise AlertError("the exposure has pixels that are not finite")
     sky = fit_background(
         image.pixels, unusable=unusable, psf_sigma=image.psf.sigma, cell_px=cell_px
     )
-    pixels = image.pixels - sky.level
-    pixels[unusable] = 0.0
+    background = typical(sky.level)
     # Sky, reading, and the rounding to whole counts.
     read = (image.read_noise / image.gain) ** 2 + 1.0 / 12.0
-    variance: F32 = np.add(
-        np.maximum(sky.level, 0.0) / np.float32(image.gain), read, dtype=np.float32
-    )
-    expected = float(np.median(variance[::4, ::4]))
+    pixels, variance = np.empty_like(sky.level), sky.level
+    take_sky(image.pixels, variance, unusable, 1.0 / image.gain, read, pixels)
+    expected = typical(variance)
     # Counts that are not of the sky, as of a bad amplifier, would make the model too small.
     ratio = sky.sigma**2 / expected if expected > 0.0 else np.inf
     if expected <= 0.0 or not 0.9 < ratio < 1.1:
@@ -215,7 +217,7 @@ def without_sky(image: Image, *, cell_px: int = 64) -> tuple[Image, dict[str, fl
     hits = find_cosmic_rays(pixels, variance, psf_sigma=image.psf.sigma, unusable=unusable)
     set_plane(mask, MaskPlane.COSMIC_RAY, hits)
     scorecard: dict[str, float | int | str] = {
-        "background": float(np.median(sky.level[::4, ::4])),
+        "background": background,
         "skySigma": sky.sigma,
         "noiseRatio": float(ratio),
         "seeing": image.fwhm_arcsec,
@@ -244,20 +246,29 @@ def on_science_pixels(template: Template, science: Image, *, margin: int = 0) ->
     return moved.with_arrays(pixels=moved.pixels * scale, variance=moved.variance * scale**2)
 
 
-def _cropped(wide: Image, science: Image) -> Image:
-    """Return the part of a template with a margin that lies on the exposure."""
+class _Wide(NamedTuple):
+    """Pixels and mask of a template that reaches beyond the exposure by `_MARGIN`."""
+
+    pixels: F32
+    mask: MaskArray
+
+
+def _matched_and_wide(template: Template, science: Image) -> tuple[Image, _Wide]:
+    """Return a template on the exposure's pixels, and with a margin."""
+    wide = on_science_pixels(template, science, margin=_MARGIN)
     ny, nx = science.shape
     inner = np.s_[_MARGIN : _MARGIN + ny, _MARGIN : _MARGIN + nx]
-    return replace(
+    matched = replace(
         wide,
         pixels=np.ascontiguousarray(wide.pixels[inner]),
         variance=np.ascontiguousarray(wide.variance[inner]),
         mask=np.ascontiguousarray(wide.mask[inner]),
         wcs=science.wcs,
     )
+    return matched, _Wide(wide.pixels, wide.mask)
 
 
-def _widened(science: Image, wide: Image) -> F32:
+def _widened(science: Image, wide: _Wide) -> F32:
     """Return the exposure with the template's light beyond its borders."""
     ny, nx = science.shape
     pixels = wide.pixels.copy()
@@ -276,14 +287,15 @@ def _filled(science: Image, template: Image) -> Image:
 def _assemble(
     science: Image,
     template: Image,
-    wide: Image,
+    pixels: F32,
+    light: F32,
+    unusable: Bools,
     match: Match,
     model_error: float,
     cell_px: int,
 ) -> Difference:
     kernel, forward = match.kernel, match.forward
-    pixels, light = _subtracted(science, wide, match)
-    widths = _broadened(match.science, match.smoothing) if forward else match.template
+    widths = match.science.broadened(match.smoothing) if forward else match.template
     psf, scale = widths.typical, kernel.scale if forward else 1.0 / kernel.scale
     # What the exposure was convolved with; the filter that is best for detection undoes it.
     extra = max(widths.typical**2 - science.psf.sigma**2, 0.0)
@@ -295,7 +307,6 @@ def _assemble(
     if extra > 0.0:
         narrow_widths = constant_width(narrow, science.shape)
         for_detection, _ = _variance(*arguments, narrow_widths, scale, model_error)
-    unusable = _unusable(science, wide, match)
     left = subtract_left_over_sky(pixels, unusable, light, variance, cell_px=2 * cell_px)
     pixels[unusable] = 0.0
     return Difference(
@@ -310,7 +321,7 @@ def _assemble(
         narrow,
         position_scale(science, template, psf, extra, forward, scale),
         share,
-        float(share * np.median(science.variance[::4, ::4])),
+        share * typical(science.variance),
         kernel,
         forward,
         {"usableShare": float(np.mean(~unusable)), "skyLeftOver": left},
@@ -321,7 +332,7 @@ def _assemble(
     )
 
 
-def _subtracted(science: Image, wide: Image, match: Match) -> tuple[F32, F32]:
+def _subtracted(science: Image, wide: _Wide, match: Match) -> tuple[F32, F32]:
     """Return the difference and the matched template, in the exposure's counts."""
     kernel, ny, nx = match.kernel, *science.shape
     if match.forward:
@@ -330,27 +341,13 @@ def _subtracted(science: Image, wide: Image, match: Match) -> tuple[F32, F32]:
         if match.smoothing > 0.0:
             smooth = gaussian_kernel(match.smoothing, science.shape)
             pixels = smooth.convolve(_widened(science, wide), margin=_MARGIN)
-        pixels = pixels - light
-        pixels -= kernel.background_plane()
-        return pixels, light
+        return subtract_light(pixels, light, *kernel.background_lines()), light
     pixels = kernel.convolve(_widened(science, wide), margin=_MARGIN)
     pixels += kernel.background_plane()
     flat = np.ascontiguousarray(wide.pixels[_MARGIN : _MARGIN + ny, _MARGIN : _MARGIN + nx])
     pixels -= flat
     pixels *= np.float32(1.0 / kernel.scale)
     return pixels, flat * np.float32(1.0 / kernel.scale)
-
-
-def _broadened(widths: WidthMap, smoothing: float) -> WidthMap:
-    """Return the widths after a convolution with a Gaussian: nearly a polynomial as well."""
-    if smoothing == 0.0:
-        return widths
-    x, y = grid_places(widths.shape)
-    square = np.square(widths.at(x, y)) + smoothing**2
-    powers = polynomials(x.ravel(), y.ravel(), widths.shape).T
-    terms = np.linalg.lstsq(powers, np.sqrt(square).ravel(), rcond=None)[0]
-    low, high = (float(np.hypot(limit, smoothing)) for limit in widths.limits)
-    return replace(widths, terms=np.asarray(terms, np.float64), limits=(low, high))
 
 
 def _variance(
@@ -385,8 +382,8 @@ def _variance(
     return plane, float(np.mean(of_science))
 
 
-def _unusable(science: Image, wide: Image, match: Match) -> Bools:
-    own, other = science.is_masked(UNUSABLE), wide.is_masked(UNUSABLE)
+def _unusable(science: Image, wide: _Wide, match: Match) -> Bools:
+    own, other = science.is_masked(UNUSABLE), is_set(wide.mask, UNUSABLE)
     ny, nx = science.shape
     reach = match.kernel.basis.radius if match.forward and other.any() else 0
     other = grow(other, reach)[_MARGIN : _MARGIN + ny, _MARGIN : _MARGIN + nx]

@@ -1,5 +1,7 @@
 """The noise of a difference image, pixel by pixel, and the sky that is left on it."""
 
+import math
+
 import numpy as np
 from scipy.signal import fftconvolve
 
@@ -17,6 +19,60 @@ _HOT_SIGMAS = 4.0
 
 _LEAST_SHARE = 0.1
 """A cell of the sky with fewer usable pixels takes the others' mean."""
+
+
+_SAMPLE = 65_536
+
+
+def typical(plane: F32) -> float:
+    """Return the median of a smooth plane, from some 65,000 pixels spread evenly over it."""
+    step = max(1, math.isqrt(plane.size // _SAMPLE))
+    return float(np.median(plane[::step, ::step]))
+
+
+def is_finite(pixels: F32) -> bool:
+    """Return whether no pixel is NaN or infinite."""
+    # The sum is finite only if all are, and takes no plane; else it may have overflowed.
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.sum(pixels)
+    return bool(np.isfinite(total) or np.isfinite(pixels).all())
+
+
+@compiled
+def take_sky(
+    pixels: F32, level: F32, unusable: Bools, per_count: float, reading: float, out: F32
+) -> None:
+    """Subtract the sky, and make its plane that of the noise, in place.
+
+    Parameters
+    ----------
+    pixels : NDArray[np.float32], shape (ny, nx)
+    level : NDArray[np.float32], shape (ny, nx)
+        The sky; afterwards the variance of sky and reading.
+    unusable : NDArray[np.bool_], shape (ny, nx)
+    per_count : float
+        Variance for a count: 1 / gain.
+    reading : float
+        Variance of reading.
+    out : NDArray[np.float32], shape (ny, nx)
+        Filled with the pixels without sky, 0 where unusable.
+    """
+    zero, count, least = np.float32(0.0), np.float32(per_count), np.float32(reading)
+    for y in range(pixels.shape[0]):
+        for x in range(pixels.shape[1]):
+            sky = level[y, x]
+            out[y, x] = zero if unusable[y, x] else pixels[y, x] - sky
+            level[y, x] = max(sky, zero) * count + least
+
+
+@compiled
+def subtract_light(pixels: F32, light: F32, level_y: F32, level_x: F32) -> F32:
+    """Return pixels - light - (level_y + level_x), a plane that is the sum of two lines."""
+    out = np.empty(pixels.shape, np.float32)
+    for y in range(pixels.shape[0]):
+        for x in range(pixels.shape[1]):
+            out[y, x] = pixels[y, x] - light[y, x] - (level_y[y] + level_x[x])
+    return out
 
 
 def noise_shares(kernel: Kernel, widths: WidthMap) -> F32:
@@ -157,8 +213,8 @@ def position_scale(
     of_science = sigma**2 / (sigma**2 + extra)
     wider = max(sigma**2 - template.psf.sigma**2, 0.0) if forward else 0.0
     of_template = sigma**2 / (sigma**2 + wider)
-    noise = float(np.median(science.variance[::4, ::4]))
-    deep = float(np.median(template.variance[::4, ::4])) * scale**2
+    noise = typical(science.variance)
+    deep = typical(template.variance) * scale**2
     flux = of_science * noise + of_template * deep
     place = of_science**2 * noise + of_template**2 * deep
     return float(np.sqrt(place / flux)) if flux > 0.0 else 1.0

@@ -1,7 +1,7 @@
 """How wide point sources are, place by place: a smooth map, measured from an image's stars."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,17 @@ class WidthMap:
     def spread(self) -> float:
         """Largest over smallest width on the image, less 1."""
         return float(self.grid.max() / self.grid.min() - 1.0)
+
+    def broadened(self, sigma: float) -> "WidthMap":
+        """Return the widths after a convolution with a Gaussian: nearly a polynomial as well."""
+        if sigma == 0.0:
+            return self
+        x, y = grid_places(self.shape)
+        square = np.square(self.at(x, y)) + sigma**2
+        powers = polynomials(x.ravel(), y.ravel(), self.shape).T
+        terms = np.linalg.lstsq(powers, np.sqrt(square).ravel(), rcond=None)[0]
+        low, high = (float(np.hypot(limit, sigma)) for limit in self.limits)
+        return replace(self, terms=np.asarray(terms, np.float64), limits=(low, high))
 
     def groups(self, x: Any, y: Any) -> Iterator[tuple[float, NDArray[np.intp]]]:
         """Yield widths [pixel] and the places that have them, to within `STEP`."""

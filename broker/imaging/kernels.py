@@ -158,6 +158,71 @@ def _row_run(line: F32, taps: F32, width: tuple[Any, ...], out: F32) -> None:
 
 
 @compiled
+def convolve_squares(image: F32, kernels: F32, width: tuple[Any, ...], margin: int) -> F32:
+    """Correlate with a small kernel that changes over the image; outside the image is zero.
+
+    Parameters
+    ----------
+    image : NDArray[np.float32], shape (ny + 2 margin, nx + 2 margin)
+    kernels : NDArray[np.float32], shape (n_bands, n_runs, n_taps, n_taps)
+        Of each square of `RUN_PX` by `RUN_PX` pixels of the result; n_taps is odd. Those of a
+        convolution are turned by half a circle.
+    width : tuple, length n_taps
+        Only its length counts, as in `convolve_varying`.
+    margin : int
+        How far the image reaches beyond the result on all sides. [pixel]
+
+    Returns
+    -------
+    NDArray[np.float32], shape (ny, nx)
+    """
+    n_taps, runs = len(width), kernels.shape[1]
+    radius = n_taps // 2
+    ny, nx = image.shape[0] - 2 * margin, image.shape[1] - 2 * margin
+    ring = np.zeros((2 * n_taps, runs * RUN_PX + 2 * radius + 48), np.float32)
+    total = np.zeros(RUN_PX, np.float32)
+    out = np.empty((ny, nx), np.float32)
+    start, end = max(0, margin - radius), min(image.shape[1], margin + nx + radius)
+    left = start - (margin - radius)
+    for new in range(-radius, ny + radius):
+        slot, y, row = (new + radius) % n_taps, new - radius, new + margin
+        for copy in (slot, slot + n_taps):
+            if 0 <= row < image.shape[0]:
+                ring[copy, left : left + end - start] = image[row, start:end]
+            else:
+                ring[copy] = 0.0
+        if y < 0:
+            continue
+        first = (slot + 1) % n_taps
+        # Two calls keep the loops a function of their own: inlined, they are not made of vector
+        # instructions.
+        for k in range(runs):
+            a, n, taps = k * RUN_PX, min(RUN_PX, nx - k * RUN_PX), kernels[y // RUN_PX, k]
+            if n == RUN_PX:
+                _square_run(ring, first, a, taps, width, out[y, a : a + n])
+            else:
+                _square_run(ring, first, a, taps, width, total)
+                for x in range(n):
+                    out[y, a + x] = total[x]
+    return out
+
+
+@compiled
+def _square_run(
+    ring: F32, first: int, left: int, taps: F32, width: tuple[Any, ...], out: F32
+) -> None:
+    for x in range(RUN_PX):
+        out[x] = np.float32(0.0)
+    for j in range(len(width)):
+        row, weights = ring[first + j, left : left + RUN_PX + len(width) - 1], taps[j]
+        for x in range(RUN_PX):
+            value = out[x]
+            for i in range(len(width)):
+                value += weights[i] * row[x + i]
+            out[x] = value
+
+
+@compiled
 def _prefilter_columns(data: F32) -> None:
     # Causal, then anticausal recursion along y, all columns at once; mirror boundaries, cut where
     # the pole's power falls below float32's precision.
@@ -199,112 +264,6 @@ def spline_coefficients(image: F32) -> F32:
     turned = np.ascontiguousarray(data.T)
     _prefilter_columns(turned)
     return np.ascontiguousarray(turned.T)
-
-
-@compiled
-def interpolate_grid(grid_y: F64, grid_x: F64, step: int, y: int, nx: int, out: F64) -> None:
-    """Fill one row of coordinates from a coarse grid, linearly.
-
-    Parameters
-    ----------
-    grid_y, grid_x : NDArray[np.float64], shape (n_rows, n_columns)
-        Coordinates at pixels (row * step, column * step).
-    step : int
-        Distance of the grid's points. [pixel]
-    y : int
-        The row wanted.
-    nx : int
-        Its length.
-    out : NDArray[np.float64], shape (2, nx)
-        Filled with y and x.
-    """
-    j = y // step
-    v = (y - j * step) / step
-    for x in range(nx):
-        i = x // step
-        u = (x - i * step) / step
-        a, b = (1.0 - v) * (1.0 - u), (1.0 - v) * u
-        c, d = v * (1.0 - u), v * u
-        out[0, x] = (
-            a * grid_y[j, i]
-            + b * grid_y[j, i + 1]
-            + c * grid_y[j + 1, i]
-            + d * grid_y[j + 1, i + 1]
-        )
-        out[1, x] = (
-            a * grid_x[j, i]
-            + b * grid_x[j, i + 1]
-            + c * grid_x[j + 1, i]
-            + d * grid_x[j + 1, i + 1]
-        )
-
-
-@compiled
-def _cubic_weights(u: float) -> tuple[float, float, float, float]:
-    # Values of the cubic B-spline at distances 1 + u, u, 1 - u, 2 - u.
-    v = 1.0 - u
-    w0 = v * v * v / 6.0
-    w1 = 2.0 / 3.0 - 0.5 * u * u * (2.0 - u)
-    w2 = 2.0 / 3.0 - 0.5 * v * v * (2.0 - v)
-    return w0, w1, w2, u * u * u / 6.0
-
-
-@compiled
-def warp_planes(
-    coefficients: F32,
-    variance: F32,
-    mask: Mask,
-    grid_y: F64,
-    grid_x: F64,
-    step: int,
-    no_data: int,
-    out: F32,
-    out_variance: F32,
-    out_mask: Mask,
-) -> None:
-    """Evaluate a spline, a variance plane and a mask at the coordinates of a coarse grid.
-
-    Parameters
-    ----------
-    coefficients, variance : NDArray[np.float32], shape (ny, nx)
-        Of the source image; `coefficients` from `spline_coefficients`.
-    mask : NDArray[np.uint16], shape (ny, nx)
-        Its mask; the output has the bits of the four nearest pixels.
-    grid_y, grid_x, step
-        Where each output pixel lies in the source image, see `interpolate_grid`.
-    no_data : int
-        Bit that is set, with value and variance 0, where the spline's 4 x 4 pixels are not all
-        inside the source image.
-    out, out_variance, out_mask : NDArray, shape (n_rows, n_columns)
-        Filled.
-    """
-    ny, nx = coefficients.shape
-    rows, columns = out.shape
-    place = np.empty((2, columns), np.float64)
-    for y in range(rows):
-        interpolate_grid(grid_y, grid_x, step, y, columns, place)
-        for x in range(columns):
-            fy, fx = math.floor(place[0, x]), math.floor(place[1, x])
-            j, i = int(fy), int(fx)
-            if j < 1 or i < 1 or j > ny - 3 or i > nx - 3:
-                out[y, x] = 0.0
-                out_variance[y, x] = 0.0
-                out_mask[y, x] = no_data
-                continue
-            u, v = np.float32(place[1, x] - fx), np.float32(place[0, x] - fy)
-            a0, a1, a2, a3 = _cubic_weights(u)
-            b = _cubic_weights(v)
-            total = np.float32(0.0)
-            for k in range(4):
-                r = coefficients[j - 1 + k]
-                total += np.float32(b[k]) * np.float32(
-                    a0 * r[i - 1] + a1 * r[i] + a2 * r[i + 1] + a3 * r[i + 2]
-                )
-            out[y, x] = total
-            below = (1.0 - u) * variance[j, i] + u * variance[j, i + 1]
-            above = (1.0 - u) * variance[j + 1, i] + u * variance[j + 1, i + 1]
-            out_variance[y, x] = (1.0 - v) * below + v * above
-            out_mask[y, x] = mask[j, i] | mask[j, i + 1] | mask[j + 1, i] | mask[j + 1, i + 1]
 
 
 def grow(marked: Bools, radius: int) -> Bools:

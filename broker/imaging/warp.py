@@ -13,9 +13,10 @@ for detection and photometry with any PSF wider than about 1.2 px sigma.
 import numpy as np
 
 from broker.imaging.image import Image
-from broker.imaging.kernels import F32, spline_coefficients, warp_planes
+from broker.imaging.kernels import F32, spline_coefficients
 from broker.imaging.mask import UNUSABLE, MaskPlane
 from broker.imaging.psf import GaussianPsf
+from broker.imaging.spline_loops import warp_planes
 from broker.imaging.wcs import Wcs
 from broker.units import FloatArray
 

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from broker.imaging.kernels import (
     RUN_PX,
+    convolve_squares,
     convolve_symmetric,
     convolve_varying,
     filter_radius,
@@ -45,6 +46,27 @@ def test_a_kernel_that_varies_is_in_each_square_the_plain_convolution_with_its_o
             whole = ndimage.convolve(pixels.astype(float), kernel.astype(float), mode="constant")
             here = np.s_[j * RUN_PX : (j + 1) * RUN_PX, i * RUN_PX : (i + 1) * RUN_PX]
             np.testing.assert_allclose(got[here], whole[here], atol=3e-5)
+
+
+@pytest.mark.parametrize(("shape", "margin"), [((70, 90), 0), ((64, 64), 3), ((40, 33), 8)])
+def test_whole_kernels_that_vary_are_in_each_square_the_plain_convolution(shape, margin):
+    rng = np.random.default_rng(3)
+    wide = rng.normal(size=(shape[0] + 2 * margin, shape[1] + 2 * margin)).astype(np.float32)
+    squares = [-(-n // RUN_PX) for n in shape]
+    kernels = rng.normal(size=(*squares, 9, 9)).astype(np.float32)
+    turned = np.ascontiguousarray(kernels[:, :, ::-1, ::-1])
+
+    got = convolve_squares(wide, turned, (0,) * 9, margin)
+
+    assert got.shape == shape
+    for j in range(squares[0]):
+        for i in range(squares[1]):
+            whole = ndimage.convolve(
+                wide.astype(float), kernels[j, i].astype(float), mode="constant"
+            )
+            whole = whole[margin : margin + shape[0], margin : margin + shape[1]]
+            here = np.s_[j * RUN_PX : (j + 1) * RUN_PX, i * RUN_PX : (i + 1) * RUN_PX]
+            np.testing.assert_allclose(got[here], whole[here], atol=5e-5)
 
 
 @settings(max_examples=60, deadline=None)
