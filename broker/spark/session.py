@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 
 from broker.config import Config
 from broker.errors import ServiceError
+from broker.imaging.memory import ALLOCATOR
 from broker.local.jars import spark_jars
 
 LARGEST_BYTES_FIELD = 33_554_432
@@ -179,8 +180,7 @@ def _settings(
 def _worker_environment(config: Config) -> dict[str, str]:
     """Return what Python workers find in their environment.
 
-    One thread a worker, since there is a worker a core. The memory allocator gives big blocks
-    back to the system, or workers keep the largest batch they ever had.
+    One thread a worker, since there is a worker a core; memory is kept as images need it.
     """
     return {
         "OMP_NUM_THREADS": "1",
@@ -188,6 +188,5 @@ def _worker_environment(config: Config) -> dict[str, str]:
         "MKL_NUM_THREADS": "1",
         "NUMBA_NUM_THREADS": "1",
         "NUMBA_CACHE_DIR": str(config.cache / "numba"),
-        "MALLOC_MMAP_THRESHOLD_": "1048576",
-        "MALLOC_TRIM_THRESHOLD_": "16777216",
+        **ALLOCATOR,
     }

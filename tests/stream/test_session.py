@@ -21,7 +21,7 @@ def test_workers_run_our_python_with_one_thread_each(spark, stack_config):
         sys.executable,
         "1",
         str(stack_config.cache / "numba"),
-        "16777216",
+        "4294967296",
     ]
 
 
