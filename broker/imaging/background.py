@@ -28,6 +28,9 @@ SOURCE_SNR = 4.0
 the noise's own peaks would bias the mean: at 4 by 3e-4 sigma, at 3 by 6e-3."""
 
 _SOURCE_MARGIN_SIGMAS = 2.0
+LEAST_SIDE_PX = 24
+"""A smaller image has no sky around a source, and no room for a kernel's stamp. [pixel]"""
+
 _MIN_CELL_FRACTION = 0.1
 _HALVINGS = 24
 """After these the range is the size of a float32's rounding of the first."""
@@ -77,8 +80,14 @@ def fit_background(
     Raises
     ------
     AlertError
-        If hardly any pixel is usable.
+        If hardly any pixel is usable, or the image is smaller than 24 pixels either way.
     """
+    if min(pixels.shape) < LEAST_SIDE_PX:
+        ny, nx = pixels.shape
+        raise AlertError(
+            f"an image of {nx} × {ny} pixels is too small: {LEAST_SIDE_PX} × {LEAST_SIDE_PX} are "
+            "needed"
+        )
     usable = unusable.size - np.count_nonzero(unusable)
     if usable < _MIN_CELL_FRACTION * pixels.size:
         raise AlertError(
