@@ -10,6 +10,7 @@ import click
 from broker.cli.assemble import topics_of
 from broker.cli.main import load
 from broker.cli.output import emit_json, emit_rows, json_option, plain
+from broker.cli.topic_share import check, status
 from broker.types import Run
 
 
@@ -19,6 +20,10 @@ def command() -> None:
 
     Example: broker topic read young-supernova --from earliest --limit 3
     """
+
+
+command.add_command(check)
+command.add_command(status)
 
 
 @command.command("list")
@@ -173,7 +178,7 @@ def read(
 
 
 def _full_name(run: Run, name: str, full: bool) -> str:
-    if name.endswith((".slim", ".full")):
+    if "." in name:
         return name
     return run.public_topic(name, "full" if full else "slim")
 

@@ -300,8 +300,8 @@ def subscribe(
 
 
 def full_name(config: Config, topic: str, *, full: bool = False) -> str:
-    """Return a topic's name in full; one that is in full already is left as it is."""
-    if topic.endswith((".slim", ".full")):
+    """Return a topic's name in full; one that is in full already, with dots, is left as it is."""
+    if "." in topic:
         return topic
     return config.the_run.public_topic(topic, "full" if full else "slim")
 

@@ -157,6 +157,7 @@ def test_names_of_topics_are_completed_by_run_and_variant():
     assert full_name(config, "young-supernova") == TOPIC
     assert full_name(config, "young-supernova", full=True).endswith(".full")
     assert full_name(config, "public.a.slim") == "public.a.slim"
+    assert full_name(config, "public.notice-matches") == "public.notice-matches"
 
 
 def test_a_starting_point_that_is_none_is_refused(topics):
