@@ -1,7 +1,8 @@
 """`broker replay`: packets from files or from the archive, onto a topic."""
 
 import dataclasses
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from broker.errors import ConfigError
 from broker.replay.player import Packet, Rate, from_archive, from_files, parse_rate, replay
 from broker.topics.topic import TopicSettings
 from broker.types import Run
+from broker.units import unix_s_to_mjd_tai
 
 
 @click.command()
@@ -29,6 +31,15 @@ from broker.types import Run
     show_default=True,
     help="max, packets a second (100/s), or a multiple of the pace of their arrival (10x).",
 )
+@click.option(
+    "--shift-to",
+    help="Move every time in the packets so that the first was observed then: now, or an ISO time.",
+)
+@click.option(
+    "--forever",
+    is_flag=True,
+    help="Begin anew at the end, until Ctrl-C: a test stream. Not into the run live.",
+)
 @click.option("--until", help="Leave out what arrived at this ISO time (UTC) or later.")
 @json_option
 @click.pass_context
@@ -41,6 +52,8 @@ def command(
     target: str | None,
     rate: str,
     until: str | None,
+    shift_to: str | None,
+    forever: bool,
     as_json: bool,
 ) -> None:
     """Publish packets again, as the bytes they are: FILES, or a night of the archive.
@@ -48,17 +61,32 @@ def command(
     Examples: broker replay alert.avro --to alerts.ztf --run test
 
     broker replay --night 20261120 --survey ztf --to alerts.ztf --run test --rate 10x
+
+    A test stream that never ends: broker replay --night 20261120 --survey ztf --to alerts.ztf
+    --run test --rate 1x --shift-to now --forever
     """
     if bool(files) == bool(night):
         raise click.UsageError("give either FILES or --night")
     config = load(ctx)
     run = Run(target) if target else config.the_run
+    if forever and run.is_live:
+        raise click.UsageError("--forever needs a run of its own: --run test")
     name = topic if topic.startswith("run.") else run.internal_topic(topic)
     pace, until_ms = _pace(rate), _milliseconds(until)
-    packets = from_files(files) if files else _archived(config, survey, night or "")
-    with topics_of(ctx) as topics, progress("packets", len(files) or None) as advance:
+
+    def packets() -> Iterator[Packet]:
+        while True:
+            some = from_files(files) if files else _archived(config, survey, night or "")
+            yield from some if shift_to is None else _shifted(some, survey, shift_to)
+            if not forever:
+                return
+
+    with (
+        topics_of(ctx) as topics,
+        progress("packets", None if forever else len(files) or None) as advance,
+    ):
         topics.create(name, TopicSettings(partitions=config.kafka.partitions))
-        played = replay(topics, packets, to=name, rate=pace, until_ms=until_ms, advance=advance)
+        played = replay(topics, packets(), to=name, rate=pace, until_ms=until_ms, advance=advance)
     if as_json:
         emit_json({"topic": name, **dataclasses.asdict(played)})
     else:
@@ -74,6 +102,18 @@ def _archived(config: Config, survey: str | None, night: str) -> Iterable[Packet
     return from_archive(archive, survey=survey, night=night)
 
 
+def _shifted(packets: Iterable[Packet], survey: str | None, moment: str) -> Iterator[Packet]:
+    from broker.alerts.adapters import find_adapters
+    from broker.replay.shift import shift_packets
+
+    adapters = find_adapters()
+    if survey not in adapters:
+        raise click.UsageError(f"--shift-to needs --survey, one of {', '.join(adapters)}")
+    at_ms = time.time() * 1000.0 if moment == "now" else _milliseconds(moment, "--shift-to")
+    to_mjd = float(unix_s_to_mjd_tai((at_ms or 0.0) / 1000.0))
+    return shift_packets(packets, adapters[survey], to_mjd=to_mjd)
+
+
 def _pace(rate: str) -> Rate:
     try:
         return parse_rate(rate)
@@ -81,11 +121,11 @@ def _pace(rate: str) -> Rate:
         raise click.UsageError(f"--rate {error.message}") from error
 
 
-def _milliseconds(moment: str | None) -> int | None:
+def _milliseconds(moment: str | None, option: str = "--until") -> int | None:
     if moment is None:
         return None
     try:
-        time = datetime.fromisoformat(moment)
+        when = datetime.fromisoformat(moment)
     except ValueError as error:
-        raise click.UsageError(f"--until {moment!r} is no ISO time") from error
-    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000.0)
+        raise click.UsageError(f"{option} {moment!r} is no ISO time") from error
+    return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000.0)

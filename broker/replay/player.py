@@ -163,13 +163,15 @@ def _chosen(packets: Iterable[Packet], until_ms: int | None) -> Iterator[Packet]
 def _due(packets: Iterable[Packet], rate: Rate) -> Iterator[tuple[float, Packet]]:
     """Yield packets with the time at which each is due, from the beginning. [s]"""
     first_ms: int | None = None
-    due = 0.0
+    due = began = 0.0
     for number, packet in enumerate(packets):
         if rate.per_second is not None:
             due = number / rate.per_second
         elif rate.speed_up is not None and packet[1] is not None:
             first_ms = packet[1] if first_ms is None else first_ms
-            due = max(due, (packet[1] - first_ms) / 1000.0 / rate.speed_up)
+            if packet[1] <= first_ms:  # the first, or the first once more: another round
+                began = due
+            due = max(due, began + (packet[1] - first_ms) / 1000.0 / rate.speed_up)
         yield due, packet
 
 
