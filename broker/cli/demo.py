@@ -67,7 +67,7 @@ def command(ctx: click.Context, packets_path: Path | None, preset: str, as_json:
         marks = take_marks(config, topics)
         night_index = _next_night(config)
         sent = _send_packets(config, topics, packets_path, night_index)
-        _say("Drawing the night and running the three queries …")
+        _say("Drawing the night and running the four queries …")
         with _simulation(ctx, config, night_index, preset) as simulation:
             summary = run_queries(
                 config, QUERIES, until_idle=True, input_is_complete=simulation.is_complete
