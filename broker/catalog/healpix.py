@@ -118,6 +118,9 @@ def pixels_in_cone(ra: float, dec: float, radius_arcsec: float) -> tuple[Pixels,
     from astropy.coordinates import Latitude, Longitude
     from cdshealpix.nested import cone_search
 
+    if radius_arcsec > 90.0 * ARCSEC_PER_DEG:
+        # All the sky: the library leaves out parts of cones wider than about 110 deg.
+        return np.zeros(1, np.uint64), np.array([12 << (2 * FINEST_ORDER)], np.uint64)
     order = min(max(order_for_radius(radius_arcsec), 0) + 2, FINEST_ORDER - 2)
     pixels, orders, _ = cone_search(
         Longitude(ra, u.deg), Latitude(dec, u.deg), radius_arcsec * u.arcsec, order
