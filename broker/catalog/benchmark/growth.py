@@ -32,6 +32,7 @@ def rows(sizes: Sizes) -> list[Row]:
     steps = [n for n in (10**k for k in range(5, 9)) if n <= sizes.points] or [sizes.points]
     found: list[Row] = []
     costs: list[Costs] = []
+    _costs(1000)  # loads and compiles what is measured
     for n in steps:
         cost = _costs(n)
         costs.append(cost)
@@ -90,7 +91,7 @@ def _plot(path: Path, steps: list[int], costs: list[Costs]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for what in costs[0]:
@@ -101,5 +102,5 @@ def _plot(path: Path, steps: list[int], costs: list[Costs]) -> None:
     axes.set_title("Growth of cost with the size of a catalogue")
     axes.grid(which="major", alpha=0.3)
     axes.set_ylim(bottom=0.1)
-    axes.legend(fontsize="small", loc="upper left")
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=150)
