@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from broker.cli.batch_images import images, release
+from broker.cli.batch_science import reprocess
 from broker.cli.main import load
 from broker.cli.output import emit_rows, json_option
 
@@ -24,6 +25,7 @@ def command() -> None:
 
 command.add_command(images)
 command.add_command(release)
+command.add_command(reprocess)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pkgutil
 import sys
 import types
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +103,13 @@ class Contributions:
                     names.add(module.name)
                     waiting.append(module)
         return tuple(module for module in self.modules if module.name in names)
+
+    def only(self, names: Collection[str]) -> "Contributions":
+        """Return modules and versions beside by name, with what they read from; no filters."""
+        chosen = [m for m in (*self.modules, *self.shadows) if m.name in names]
+        needed = {m.name for m in chosen} | {m.name for c in chosen for m in self.needed_by(c)}
+        others = {m.name for m in (*self.modules, *self.shadows)} - needed
+        return self.without(frozenset({*others, *self.topics}))
 
     def without(self, names: frozenset[str]) -> "Contributions":
         """Return the contributions less those named."""

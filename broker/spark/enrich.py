@@ -7,8 +7,9 @@ once a Python worker, and as well in a test or a notebook.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,9 @@ from broker.notices import not_searched
 from broker.science import Contributions, Outcome, Runner
 from broker.spark.messages import MessageRows, Source, origin_of, whole
 from broker.spark.notice_board import NoticeBoard
+from broker.spark.rows import stored_outputs, taken, topics_of, with_columns
 from broker.spark.stats import BatchStats
+from broker.spark.throttle import Share, let_out
 from broker.store.alerts import AlertStore
 from broker.topics.publish import dead_letter
 from broker.topics.topic import Message
@@ -100,7 +103,12 @@ class Enricher:
         self._quarantine, self._asked_at = quarantine, -np.inf
 
     def enrich(
-        self, batch: pa.RecordBatch | pa.Table, *, batch_id: str, stats: BatchStats
+        self,
+        batch: pa.RecordBatch | pa.Table,
+        *,
+        batch_id: str,
+        stats: BatchStats,
+        floods: Mapping[str, Share] = MappingProxyType({}),
     ) -> pa.Table:
         """Store what a batch has and return what leaves.
 
@@ -113,6 +121,8 @@ class Enricher:
             Goes into the headers.
         stats : BatchStats
             Added to.
+        floods : mapping of str to Share
+            Topics of whose packets only a part goes out.
 
         Returns
         -------
@@ -126,12 +136,34 @@ class Enricher:
             If the store does not answer for as long as its client goes on trying.
         """
         self._ask_quarantine()
-        work = _Pass(self, batch, batch_id, stats)
+        work = _Pass(self, batch, batch_id, stats, floods)
         stats.count("consumed", batch.num_rows)
         surveys = batch.column("survey")
         for survey in pc.unique(surveys).to_pylist():
             work.survey(survey, np.flatnonzero(np.asarray(pc.equal(surveys, survey))))
         return work.out.table()
+
+    def refill(
+        self, batch: pa.RecordBatch | pa.Table, *, labels: Collection[str], stats: BatchStats
+    ) -> None:
+        """Add outputs to the alerts of a batch that are stored; nothing is published.
+
+        Parameters
+        ----------
+        batch : Arrow batch
+            As for `enrich`.
+        labels : collection of str
+            Modules whose outputs are stored, as `module@version`; others run for them only.
+        stats : BatchStats
+            Added to: `consumed`, `stored`, `notStored`, `deadLetters`.
+        """
+        self._ask_quarantine()
+        work = _Pass(self, batch, "", stats, {})
+        stats.count("consumed", batch.num_rows)
+        surveys = batch.column("survey")
+        for survey in pc.unique(surveys).to_pylist():
+            rows = np.flatnonzero(np.asarray(pc.equal(surveys, survey)))
+            work.refill(survey, rows, labels)
 
     def _ask_quarantine(self) -> None:
         now = time.monotonic()
@@ -159,8 +191,14 @@ class _Pass:
     """The work on one batch."""
 
     def __init__(
-        self, tools: Enricher, batch: pa.RecordBatch | pa.Table, batch_id: str, stats: BatchStats
+        self,
+        tools: Enricher,
+        batch: pa.RecordBatch | pa.Table,
+        batch_id: str,
+        stats: BatchStats,
+        floods: Mapping[str, Share],
     ) -> None:
+        self._floods = floods
         self._tools, self._batch, self._stats = tools, batch, stats
         self._batch_id = batch_id.encode()
         self._source = Source.of(batch)
@@ -168,24 +206,15 @@ class _Pass:
 
     def survey(self, survey: str, rows: Rows) -> None:
         """Judge, store and publish the rows of one survey."""
-        with self._stats.timed("canonical"):
-            table, rows = self._canonical(self._tools.adapters[survey], rows)
-        if not len(rows):
+        table, outcome, rows = self._judge(survey, rows)
+        if outcome is None:
             return
-        with self._stats.timed("match"):
-            match = self._tools.catalogs.match(
-                *(table.column(name) for name in ("ra", "dec", "midpointMjdTai"))
-            )
-            table = _with_columns(_with_columns(table, match), self._notices(table))
-        with self._stats.timed("science"):
-            outcome = self._tools.runner.run(table)
-        self._note(outcome)
         is_public = np.asarray(table.column("isPublic"))
-        topics = _topics_of(
+        topics = topics_of(
             {name: passed & is_public for name, passed in outcome.passes.items()}, len(rows)
         )
         with self._stats.timed("store"):
-            outputs = _stored_outputs(outcome, table)
+            outputs = stored_outputs(outcome, table)
             self._tools.store.put(
                 table, outputs=outputs, topics=topics, provenance=self._tools.provenance
             )
@@ -195,6 +224,34 @@ class _Pass:
         self._stats.count("notPublic", int((~is_public).sum()))
         with self._stats.timed("encode"):
             self._publish(table, outcome, topics, rows)
+
+    def refill(self, survey: str, rows: Rows, labels: Collection[str]) -> None:
+        """Run the modules on the rows of one survey, and store outputs of some of them."""
+        table, outcome, rows = self._judge(survey, rows)
+        if outcome is None:
+            return
+        outputs = stored_outputs(outcome, table)
+        kept = [name for name in outputs.column_names if name.partition(":")[0] in labels]
+        with self._stats.timed("store"):
+            stored = self._tools.store.put_outputs(table, outputs=outputs.select(kept))
+        self._stats.count("stored", stored)
+        self._stats.count("notStored", len(rows) - stored)
+
+    def _judge(self, survey: str, rows: Rows) -> tuple[pa.Table, Outcome | None, Rows]:
+        """Return the rows of one survey as alerts with matches, and what is said of them."""
+        with self._stats.timed("canonical"):
+            table, rows = self._canonical(self._tools.adapters[survey], rows)
+        if not len(rows):
+            return table, None, rows
+        with self._stats.timed("match"):
+            match = self._tools.catalogs.match(
+                *(table.column(name) for name in ("ra", "dec", "midpointMjdTai"))
+            )
+            table = with_columns(with_columns(table, match), self._notices(table))
+        with self._stats.timed("science"):
+            outcome = self._tools.runner.run(table)
+        self._note(outcome)
+        return table, outcome, rows
 
     def _canonical(self, adapter: Adapter, rows: Rows) -> tuple[pa.Table, Rows]:
         """Return the canonical table of some rows, and which of them it has."""
@@ -301,7 +358,7 @@ class _Pass:
         chosen = np.flatnonzero([bool(names) for names in topics])
         if not len(chosen):
             return
-        passing, outputs = table.take(pa.array(chosen)), _taken(outcome.outputs, chosen)
+        passing, outputs = table.take(pa.array(chosen)), taken(outcome.outputs, chosen)
         names = [topics[i] for i in chosen.tolist()]
         packets = self._tools.packets.encode(
             passing, outputs=outputs, status=outcome.status, topics=names
@@ -316,11 +373,11 @@ class _Pass:
         ):
             key = f"{survey}|{dia_source_id}".encode()
             headers = self._headers(survey, dia_source_id, row)
-            for topic in its_topics:
-                self._stats.count(f"topic:{topic}")
+            went = list(let_out(self._floods, its_topics, key, self._stats))
+            for topic, more in went:
                 for address, body in zip(self._tools.addresses[topic], bodies, strict=True):
-                    self.out.add(address, Message(body, key, headers))
-        self._stats.count("published", len(chosen))
+                    self.out.add(address, Message(body, key, (*headers, *more)))
+            self._stats.count("published", int(bool(went)))
 
     def _headers(self, survey: str, dia_source_id: str, row: int) -> tuple[tuple[str, bytes], ...]:
         """Return what may differ between repeats of a packet, and what routes it unread."""
@@ -331,31 +388,3 @@ class _Pass:
             ("ingestTimestamp", str(self._source.timestamp_ms(row)).encode()),
             ("origin", str(self._source.coordinate(row)).encode()),
         )
-
-
-def _stored_outputs(outcome: Outcome, table: pa.Table) -> pa.Table:
-    """Return all outputs, of versions that run beside too: a row an alert even without modules."""
-    made = [t for t in (outcome.outputs, outcome.shadow_outputs) if t.num_columns]
-    if not made:
-        return table.select([])
-    return _with_columns(made[0], made[1]) if len(made) > 1 else made[0]
-
-
-def _with_columns(table: pa.Table, more: pa.Table) -> pa.Table:
-    arrays = [*table.columns, *more.columns]
-    fields = [*table.schema, *more.schema]
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _taken(outputs: pa.Table, rows: Rows) -> pa.Table:
-    """Return some rows; without modules there are no columns, and no rows to take from."""
-    return outputs.take(pa.array(rows)) if outputs.num_columns else outputs
-
-
-def _topics_of(passes: Mapping[str, Any], n_alerts: int) -> list[list[str]]:
-    """Return the names of the filters that each alert passed, sorted."""
-    topics: list[list[str]] = [[] for _ in range(n_alerts)]
-    for name in sorted(passes):
-        for i in np.flatnonzero(passes[name]).tolist():
-            topics[i].append(name)
-    return topics

@@ -18,6 +18,7 @@ from broker.store.notices import NoticeStore
 from broker.store.quarantine import Quarantine
 
 _enrichers: dict[Config, Enricher] = {}
+_refillers: dict[tuple[Config, tuple[str, ...]], Enricher] = {}
 
 
 def enricher_for(config: Config) -> Enricher:
@@ -29,14 +30,29 @@ def enricher_for(config: Config) -> Enricher:
     return _enrichers[config]
 
 
+def refiller_for(config: Config, names: tuple[str, ...]) -> Enricher:
+    """Return this process's enricher that runs some modules only, made with the first batch."""
+    if (config, names) not in _refillers:
+        made = _refillers[config, names] = make_enricher(config, names)
+        atexit.register(made.close)
+    return _refillers[config, names]
+
+
 def notice_window(config: Config) -> Window:
     """Return what the settings call near a notice."""
     at = config.notices
     return Window(at.credible_level, at.days_before, at.days_after)
 
 
-def make_enricher(config: Config) -> Enricher:
+def make_enricher(config: Config, names: tuple[str, ...] = ()) -> Enricher:
     """Return an enricher on the servers that the settings name.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    names : tuple of str
+        Run these modules only, and what they read from, without filters; empty means all.
 
     Raises
     ------
@@ -49,6 +65,8 @@ def make_enricher(config: Config) -> Enricher:
     )
     catalogs = provided_matches(config.catalog_path)
     contributions = installed(config)
+    if names:
+        contributions = contributions.only(names)
     science = config.science
     runner = Runner(
         contributions,

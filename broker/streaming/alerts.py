@@ -19,6 +19,7 @@ from broker.spark.decode import decode
 from broker.spark.enrich import contribution_labels
 from broker.spark.messages import OUTGOING_SQL
 from broker.spark.stats import BatchStats
+from broker.spark.throttle import FloodWatch, Share
 from broker.spark.worker import enricher_for
 from broker.spark.write import StatsCollector, write_messages
 from broker.store.alerts import create_tables
@@ -63,7 +64,7 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     messages = read_topics(
         spark, config, input_topics(config), max_per_trigger=config.stream.max_alerts_per_trigger
     )
-    each_batch = _each_batch(spark, config, contribution_labels(contributions))
+    each_batch = _each_batch(spark, config, contributions)
     return start_query(messages, each_batch, name=NAME, config=config)
 
 
@@ -85,7 +86,7 @@ def prepare(config: Config, contributions: Contributions, packets: PacketFormat)
 
 
 def _each_batch(
-    spark: SparkSession, config: Config, versions: Mapping[str, str]
+    spark: SparkSession, config: Config, contributions: Contributions
 ) -> Callable[[DataFrame, int], None]:
     """Return what is done with a micro-batch, in the order that makes a repeat harmless."""
     collector = StatsCollector(spark.sparkContext)
@@ -96,6 +97,9 @@ def _each_batch(
         config.the_run,
         failures_to_quarantine=config.science.failures_to_quarantine,
     )
+    versions = contribution_labels(contributions)
+    limits = {chosen.topic: chosen.max_pass_fraction for chosen in contributions.filters}
+    watch = FloodWatch(limits, ledger.batches(NAME), config.science.flood_alerts)
     checkpoint = checkpoint_path(config, NAME)
     surveys = {config.the_run.alerts_topic(survey): survey for survey in find_adapters()}
 
@@ -107,7 +111,13 @@ def _each_batch(
         decoded = decode(messages, {r.topic: surveys[r.topic] for r in ranges})
         # Stored in the pass, then published; a batch is in the ledger only after both.
         outgoing = decoded.mapInArrow(
-            _enrich(config, f"{config.run}-{batch_id}", collector.accumulator), OUTGOING_SQL
+            _enrich(
+                config,
+                f"{config.run}-{batch_id}",
+                collector.accumulator,
+                floods := watch.floods(ranges),
+            ),
+            OUTGOING_SQL,
         )
         write_messages(outgoing, config.kafka.bootstrap)
         stats = collector.take()
@@ -116,8 +126,10 @@ def _each_batch(
             "seconds": stats.seconds,
             "failures": stats.failures,
             "peakMb": stats.peak_mb,
+            "throttled": {topic: [flood.share, flood.kept] for topic, flood in floods.items()},
         }
         ledger.record(NAME, batch_id, ranges, stats.counts, measured)
+        watch.note(ranges, stats.counts)
         for name, (_, reason) in stats.failures.items():
             quarantine.record_failure(name, versions[name], reason)
         _LOG.info("batch %d: %s, %s", batch_id, stats.counts, stats.seconds)
@@ -126,7 +138,7 @@ def _each_batch(
 
 
 def _enrich(
-    config: Config, batch_id: str, accumulator: Any
+    config: Config, batch_id: str, accumulator: Any, floods: Mapping[str, Share]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return the function that runs in the Python workers."""
 
@@ -134,7 +146,8 @@ def _enrich(
         enricher = enricher_for(config)
         stats = BatchStats()
         for batch in batches:
-            yield from enricher.enrich(batch, batch_id=batch_id, stats=stats).to_batches()
+            rows = enricher.enrich(batch, batch_id=batch_id, stats=stats, floods=floods)
+            yield from rows.to_batches()
         accumulator.add(stats)
 
     return enrich

@@ -15,6 +15,7 @@ from broker.science import Column, Runner, science_module, topic_filter
 from broker.science.registry import order_contributions
 from broker.spark.enrich import Enricher
 from broker.spark.stats import BatchStats
+from broker.spark.throttle import Share
 from broker.store.alerts import AlertStore, create_tables
 from broker.store.memory import MemoryTables
 from broker.topics.publish import read_dead_letter
@@ -398,3 +399,51 @@ def test_a_batch_of_several_surveys_goes_apart_and_comes_together(bench):
 
     assert [m.key for m in of_topic(sent, "run.test.bright.slim")] == [b"sim|1"]
     assert [letter.origin.topic for letter in bench.letters(sent)] == ["run.test.alerts.lsst"]
+
+
+def _module_cells(bench):
+    rows = bench.tables.table(RUN.table("alert")).scan(columns=[b"m"])
+    return {key: row for key, row in rows if row}
+
+
+def test_refilling_gives_the_bytes_that_came_live_and_touches_nothing_else(tmp_path):
+    bench = Bench(tmp_path)
+    packets = [sim_packet(i, snr=5.0 + i) for i in range(1, 31)]
+    bench.run(decoded_batch(packets))
+    table = bench.tables.table(RUN.table("alert"))
+    live, whole = _module_cells(bench), dict(table.scan())
+    table.put([(key, {b"m:doubled@1.2.0": b"none"}) for key in live], 1)
+    stats = BatchStats()
+
+    for first in (0, 7, 19):  # other batches than live
+        end = {0: 7, 7: 19, 19: 30}[first]
+        some = decoded_batch(packets[first:end], first=first)
+        bench.enricher.refill(some, labels={"doubled@1.2.0"}, stats=stats)
+
+    assert _module_cells(bench) == live
+    assert dict(table.scan()) == whole
+    assert (stats.counts["stored"], stats.counts.get("notStored", 0)) == (30, 0)
+    unknown = decoded_batch([sim_packet(99)])
+    bench.enricher.refill(unknown, labels={"doubled@1.2.0"}, stats=stats)
+    assert stats.counts["notStored"] == 1
+    assert dict(table.scan()) == whole
+
+
+def test_a_topic_that_floods_is_held_back_in_its_packets_and_nowhere_else(tmp_path):
+    bench = Bench(tmp_path)
+    packets = [sim_packet(i) for i in range(1, 201)]
+    flood = Share("bright", 0.25, 10_000, 10_000, 0, 10_000)
+
+    rows = bench.enricher.enrich(
+        decoded_batch(packets), batch_id="b", stats=bench.stats, floods={"bright": flood}
+    ).to_pylist()
+
+    slim = [row for row in rows if row["topic"] == "run.test.public.bright.slim"]
+    counts = bench.stats.counts
+    assert len(slim) == counts["topic:bright"]
+    assert counts["topic:bright"] + counts["throttled:bright"] == 200
+    assert 25 < len(slim) < 75
+    for row in slim:
+        assert "throttled" in [h["key"] for h in row["headers"]]
+    stored = [bench.store.alert("sim", str(i))["topics"] for i in range(1, 201)]
+    assert all("bright" in topics for topics in stored)
