@@ -7,6 +7,7 @@ What it needs travels with it as a zip file, the same bytes for the same code.
 import ast
 import hashlib
 import importlib.machinery
+import importlib.util
 import io
 import json
 import re
@@ -179,6 +180,7 @@ def _package(module: str, name: str) -> list[_Shipped]:
     """Return what is to be shipped of a module: its whole package, nothing if it is installed."""
     top, *inner = module.split(".")
     spec = importlib.machinery.PathFinder.find_spec(top, [str(Path.cwd()), *sys.path])
+    spec = spec or importlib.util.find_spec(top)  # installed from a folder that stays its own
     if spec is None or spec.origin is None:
         raise ConfigError(f"there is no module {top} here or among the installed ones")
     origin = Path(spec.origin)

@@ -26,7 +26,7 @@ from broker.imaging.fits import read_frames, read_image, to_image, write_image
 from broker.imaging.image import Image
 from broker.imaging.mask import UNUSABLE, MaskPlane, set_plane
 from broker.imaging.psf import GaussianPsf
-from broker.imaging.templates import Template
+from broker.imaging.templates import Template, best_seeing
 from broker.imaging.wcs import Wcs
 
 BAD_FLAGS = (
@@ -343,7 +343,9 @@ def template_entries(entry: Entry, others: Sequence[Entry], night: Any) -> list[
     mine = [e for e in mine if _overlaps(entry, e)]
     other = [e for e in mine if night(e.midpoint_mjd_tai) != night(entry.midpoint_mjd_tai)]
     chosen = other if len(other) >= _LEAST_TEMPLATE_VISITS else mine
-    return sorted(chosen, key=lambda e: (e.seeing, e.visit, e.detector))[:_MOST_TEMPLATE_VISITS]
+    chosen = sorted(chosen, key=lambda e: (e.visit, e.detector))
+    seeing, visits = [e.seeing for e in chosen], [e.visit for e in chosen]
+    return [chosen[k] for k in best_seeing(seeing, visits, most=_MOST_TEMPLATE_VISITS)]
 
 
 def _overlaps(a: Entry, b: Entry) -> bool:

@@ -346,13 +346,31 @@ def difference(
     type=click.Path(path_type=Path, dir_okay=False),
     help="File of the coadd: .fits, .fits.gz or .fits.fz.",
 )
+@click.option("--best", type=click.IntRange(1), help="Only so many images, of the best seeing.")
+@click.option(
+    "--without-visit",
+    "without",
+    type=int,
+    multiple=True,
+    help="Leave out a visit that the coadd will be subtracted from.",
+)
 @_default_options
 @json_option
-def coadd(files: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
+def coadd(
+    files: tuple[Path, ...],
+    out: Path,
+    best: int | None,
+    without: tuple[int, ...],
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Stack images of one band on the pixels of the first: clipped, weighted by their noise.
 
-    Example: broker image coadd reduced/*.fits --out template.fits
+    With --best the first is the one of the best seeing.
+
+    Example: broker image coadd reduced/*.fits --best 12 --without-visit 1207 --out template.fits
     """
+    from broker.imaging.templates import best_seeing
     from broker.ops import image_files
 
     images: list[Any] = []
@@ -364,6 +382,10 @@ def coadd(files: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> No
         return {"band": images[-1].band, "seeing": images[-1].fwhm_arcsec}
 
     failed = each(files, read, ["band", "seeing"], as_json=False, stop=False, silent=as_json)
+    if best or without:
+        seeing, visits = [i.fwhm_arcsec for i in images], [i.visit for i in images]
+        chosen = best_seeing(seeing, visits, most=best, without=without)
+        images, used = [images[k] for k in chosen], [used[k] for k in chosen]
     if not images:
         raise AlertError("no image can be used")
     choices = image_files.Choices(out.parent, defaults(given))

@@ -7,7 +7,7 @@ holds one `.npz` file a template and `index.json`.
 import json
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +47,34 @@ class Template:
     def contains(self, visit: int) -> bool:
         """Return whether an exposure went into it; visit 0 is none."""
         return visit > 0 and str(visit) in str(self.image.meta.get("visits", "")).split()
+
+
+def best_seeing(
+    seeing: Sequence[float],
+    visits: Sequence[int],
+    *,
+    most: int | None = None,
+    without: Collection[int] = (),
+) -> list[int]:
+    """Choose the exposures of a template: the sharpest, never those that it is subtracted from.
+
+    Parameters
+    ----------
+    seeing : sequence of float
+        Full width at half maximum of each exposure [arcsec]; one that is not finite is left out.
+    visits : sequence of int
+    most : int, optional
+        How many at most; all without it.
+    without : collection of int
+        Visits to leave out.
+
+    Returns
+    -------
+    list of int
+        Their numbers in the sequences, the sharpest first, equal ones by visit.
+    """
+    known = [k for k, v in enumerate(visits) if v not in without and np.isfinite(seeing[k])]
+    return sorted(known, key=lambda k: (seeing[k], visits[k], k))[:most]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import textwrap
 
 import numpy as np
@@ -259,3 +260,12 @@ def test_what_is_no_fits_is_said(tmp_path):
     assert "no such file" in problem_of(tmp_path / "b.fits")
     path.write_bytes((b"SIMPLE  =                    T".ljust(80) + b"END".ljust(80)).ljust(2880))
     assert "does not say" in problem_of(path)
+
+
+def test_what_is_installed_from_its_own_folder_is_found_from_any_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if "packages" in p])
+
+    program = find_program("broker.batch.measure:count_sources")
+
+    assert program.archive == b""

@@ -178,6 +178,23 @@ def test_what_is_new_is_found_on_the_difference(tmp_path):
     assert (tmp_path / "new-reduced-difference.fits").is_file()
 
 
+def test_a_coadd_is_of_the_sharpest_and_without_a_visit(tmp_path):
+    for k in range(3):
+        expose(tmp_path / f"t{k}.fits", seed=40 + k)
+        run("reduce", tmp_path / f"t{k}.fits", "--out", tmp_path)
+    parts = [tmp_path / f"t{k}-reduced.fits" for k in range(3)]
+    for k, sigma in enumerate((2.2, 1.8, 2.0)):
+        with fits.open(parts[k], mode="update") as units:
+            units[0].header["VISIT"] = 101 + k
+            units[0].header["PSFSIGMA"] = sigma
+
+    done = run("coadd", *parts, "--best", "1", "--without-visit", "102",
+               "--out", tmp_path / "deep.fits", "--json")  # fmt: skip
+
+    assert done.exit_code == 0, done.output
+    assert read_image(tmp_path / "deep.fits").meta["visits"] == "103"
+
+
 def test_a_pair_of_snaps_is_added_without_its_cosmic_ray(tmp_path):
     one = expose(tmp_path / "a.fits", seed=1, hit=(slice(50, 51), slice(30, 60)))
     two = expose(tmp_path / "b.fits", seed=2)

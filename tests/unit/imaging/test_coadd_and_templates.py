@@ -8,7 +8,7 @@ from broker.imaging.coadd import coadd
 from broker.imaging.image import Calibration, Image
 from broker.imaging.mask import MaskPlane
 from broker.imaging.psf import GaussianPsf
-from broker.imaging.templates import Template, TemplateStore
+from broker.imaging.templates import Template, TemplateStore, best_seeing
 from broker.imaging.wcs import Wcs
 
 SIDE = 256
@@ -131,6 +131,14 @@ def test_no_image_and_two_bands_are_refused():
         coadd([], WCS, (10, 10))
     with pytest.raises(AlertError, match="one band"):
         coadd([exposure(1, WCS), exposure(2, WCS, band="g")], WCS, (10, 10))
+
+
+def test_a_template_is_of_the_sharpest_visits_and_never_of_the_one_to_be_compared():
+    seeing, visits = [1.1, 0.7, 0.9, float("nan"), 0.7, 0.6], [6, 5, 4, 3, 2, 1]
+
+    assert best_seeing(seeing, visits, most=3) == [5, 4, 1]
+    assert best_seeing(seeing, visits, most=3, without=(1, 2)) == [1, 2, 0]
+    assert best_seeing(seeing, visits) == [5, 4, 1, 2, 0]
 
 
 def test_a_template_comes_back_as_it_was_put(tmp_path):
