@@ -92,7 +92,7 @@ def test_errors_are_honest_for_faint_sources(measured):
 
 def test_stars_and_galaxies_differ_in_size():
     image, x, y, electrons, size = field(3, galaxies=150)
-    sources = detect_sources(image).sources
+    sources = detect_sources(image, deblended=False).sources
     gap = np.hypot(sources["x"].to_numpy()[:, None] - x, sources["y"].to_numpy()[:, None] - y)
     k, close = gap.argmin(axis=0), gap.min(axis=0) < 1.0
     ratio = sources["sizeRatio"].to_numpy()[k]
