@@ -1,6 +1,8 @@
 """Density maps of catalogues: counts by HEALPix pixel, as a FITS map and as a picture."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,14 @@ def pixel_counts(pixels: Pixels, order: int) -> tuple[NDArray[np.int64], NDArray
     return found, counts
 
 
-def write_map(path: Path, counts: NDArray[np.int64], order: int, *, name: str) -> None:
+def write_map(
+    path: Path,
+    counts: NDArray[np.int64],
+    order: int,
+    *,
+    name: str,
+    columns: Mapping[str, tuple[NDArray[Any], str]] | None = None,
+) -> None:
     """Write counts of all pixels as a HEALPix map that healpy and Aladin read.
 
     Parameters
@@ -31,15 +40,20 @@ def write_map(path: Path, counts: NDArray[np.int64], order: int, *, name: str) -
         HEALPix order.
     name : str
         Of the catalogue.
+    columns : mapping of str to (array, unit), optional
+        More values by pixel, NaN where there is none.
     """
     from astropy.io import fits
 
     side = pixel_side_arcsec(order) / ARCSEC_PER_DEG
-    columns = [
+    all_columns = [
         fits.Column("COUNT", "K", array=counts),
         fits.Column("DENSITY", "E", unit="deg-2", array=counts / side**2),
     ]
-    table = fits.BinTableHDU.from_columns(columns, name="DENSITY")
+    for label, (values, unit) in (columns or {}).items():
+        kind = "K" if values.dtype.kind in "iu" else "D"
+        all_columns.append(fits.Column(label, kind, unit=unit or None, array=values))
+    table = fits.BinTableHDU.from_columns(all_columns, name="DENSITY")
     table.header.update(
         {"PIXTYPE": "HEALPIX", "ORDERING": "NESTED", "COORDSYS": "C", "INDXSCHM": "IMPLICIT"}
         | {"NSIDE": 2**order, "FIRSTPIX": 0, "LASTPIX": counts.size - 1, "OBJECT": name}
@@ -53,18 +67,46 @@ def draw_map(path: Path, counts: NDArray[np.int64], order: int, *, title: str) -
     Pixels without entries stay white. The scale is logarithmic.
     """
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
 
     side = pixel_side_arcsec(order) / ARCSEC_PER_DEG
-    image = mollweide(counts, order, width=1200) / side**2
+    density = np.where(counts > 0, counts / side**2, np.nan)
+    low, top = _limits(density, 0.0, 100.0)
+    scale = LogNorm(low, top) if top > low > 0.0 else LogNorm(max(low, 0.1), 10.0 * max(low, 0.1))
+    _draw(path, density, order, scale, title=title, label="entries per deg²")
+
+
+def draw_values(path: Path, values: NDArray[Any], order: int, *, title: str, label: str) -> None:
+    """Draw values by pixel as `draw_map` does; the scale is linear, from 1 to 99 % of them.
+
+    Pixels that are NaN stay white.
+    """
+    from matplotlib.colors import Normalize
+
+    low, top = _limits(values, 1.0, 99.0)
+    scale = Normalize(low, top if top > low else low + 1.0)
+    _draw(path, values, order, scale, title=title, label=label)
+
+
+def _limits(values: NDArray[Any], low: float, top: float) -> tuple[float, float]:
+    """Return two percentiles of what is finite; 0 and 1 if nothing is."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    first, last = np.percentile(finite, [low, top])
+    return float(first), float(last)
+
+
+def _draw(
+    path: Path, values: NDArray[Any], order: int, scale: Any, *, title: str, label: str
+) -> None:
+    from matplotlib.figure import Figure
+
+    image = mollweide(values, order, width=1200)
     figure = Figure(figsize=(10, 6), layout="constrained")
     axes = figure.add_subplot()
-    seen = image[image > 0.0]
-    top = float(seen.max()) if seen.size else 1.0
-    low = float(seen.min()) if seen.size else 0.1
     drawn = axes.imshow(
-        np.ma.masked_where(~(image > 0.0), image)[:, ::-1],
-        norm=LogNorm(low, top if top > low else 10.0 * low),
+        np.ma.masked_invalid(image)[:, ::-1],
+        norm=scale,
         extent=(-2.0, 2.0, -1.0, 1.0),
         origin="lower",
         interpolation="nearest",
@@ -78,11 +120,11 @@ def draw_map(path: Path, counts: NDArray[np.int64], order: int, *, title: str) -
         axes.text(x, 0.0, f"{ra}°", fontsize=8, ha="center", va="center", bbox=box)
     axes.set_axis_off()
     axes.set_title(title)
-    figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, label="entries per deg²")
+    figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, label=label)
     figure.savefig(path, dpi=120)
 
 
-def mollweide(counts: NDArray[np.int64], order: int, *, width: int) -> NDArray[np.float64]:
+def mollweide(counts: NDArray[Any], order: int, *, width: int) -> NDArray[np.float64]:
     """Return a map in Mollweide's projection, RA 180 in the middle, NaN outside the ellipse.
 
     Returns

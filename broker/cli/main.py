@@ -21,6 +21,8 @@ _NOT_COMMANDS = {
     "__main__",
     "assemble",
     "batch_images",
+    "batch_parts",
+    "batch_science",
     "bench_catalog",
     "demo_report",
     "image_quality",
