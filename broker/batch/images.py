@@ -202,7 +202,9 @@ class _Job:
         context = TaskContext.get()
         attempt = context.attemptNumber() if context else 0
         program = self.program.value
-        runner = _runner(program, Path(SparkFiles.getRootDirectory()), Path(self.products))
+        # On a cluster it is relative, and the program's process changes its folder.
+        root = Path(SparkFiles.getRootDirectory()).resolve()
+        runner = _runner(program, root, Path(self.products))
         home, name = Path(self.home), f"{self.run:04d}-{number:06d}"
         # What earlier attempts of this task wrote holds; the file of each is its own.
         done = {p for part in home.glob(f"{name}-*.arrows") for p in _read_part(part)}

@@ -31,6 +31,7 @@ STATUSES = (DONE, BAD_FILE, FAILED, TIMED_OUT, KILLED)
 exited with an error or could not be loaded; it took too long; a signal ended it."""
 
 _LOAD_S = 120.0
+_EXIT_S = 10.0
 _LOG_BYTES = 4096
 _WIDEST_ANSWER = 1 << 16
 
@@ -143,18 +144,20 @@ class ProgramRunner:
         request = json.dumps({"path": path, "folder": str(folder)}) + "\n"
         with suppress(BrokenPipeError):
             os.write(_number(child.stdin), request.encode())
+        latest = time.monotonic() + self._program.timeout_s
         answer = _read_answer(child, self._program.timeout_s)
         if answer is None:
-            return *self._ended(child), {}, b""
+            # One that has closed its answers without being late is on its way out.
+            return *self._ended(child, 0.2 if time.monotonic() >= latest else _EXIT_S), {}, b""
         words, table = answer
         if "problem" in words:
             return FAILED, words["problem"], words, b""
         return DONE, "", words, table
 
-    def _ended(self, child: subprocess.Popen[bytes]) -> tuple[str, str]:
+    def _ended(self, child: subprocess.Popen[bytes], patience_s: float = 0.2) -> tuple[str, str]:
         """Say how a child that gave no answer ended; end it if it has not."""
         with suppress(subprocess.TimeoutExpired):
-            child.wait(0.2)
+            child.wait(patience_s)
         status = child.poll()
         self._end_child()
         return _end_of(status, self._program.timeout_s)
