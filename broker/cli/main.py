@@ -24,14 +24,17 @@ _NOT_COMMANDS = {
     "batch_parts",
     "batch_science",
     "bench_catalog",
+    "bench_science",
     "demo_report",
     "image_quality",
     "image_recreate",
     "image_work",
     "main",
     "module_alerts",
+    "module_live",
     "output",
     "reliability",
+    "topic_share",
 }
 
 _EXTRAS = {

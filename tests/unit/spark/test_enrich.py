@@ -438,7 +438,7 @@ def test_a_topic_that_floods_is_held_back_in_its_packets_and_nowhere_else(tmp_pa
         decoded_batch(packets), batch_id="b", stats=bench.stats, floods={"bright": flood}
     ).to_pylist()
 
-    slim = [row for row in rows if row["topic"] == "run.test.public.bright.slim"]
+    slim = [row for row in rows if row["topic"] == "run.test.bright.slim"]
     counts = bench.stats.counts
     assert len(slim) == counts["topic:bright"]
     assert counts["topic:bright"] + counts["throttled:bright"] == 200
