@@ -32,6 +32,7 @@ _NOT_COMMANDS = {
     "main",
     "module_alerts",
     "module_live",
+    "module_training",
     "output",
     "reliability",
     "topic_share",
