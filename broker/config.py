@@ -81,6 +81,8 @@ class ScienceConfig:
     memory_mb: int = 2048
     """Address space the child may add to what it starts with. [MB]"""
     failures_to_quarantine: int = 5
+    flood_alerts: int = 10_000
+    """Newest alerts that are looked at to tell whether a topic passes more than it declares."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ def _check_values(config: Config) -> None:
         "science.ms_per_alert": config.science.ms_per_alert,
         "science.memory_mb": config.science.memory_mb,
         "science.failures_to_quarantine": config.science.failures_to_quarantine,
+        "science.flood_alerts": config.science.flood_alerts,
     }
     for name, value in positive.items():
         if not value > 0:
