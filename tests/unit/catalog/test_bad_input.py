@@ -186,7 +186,7 @@ def test_a_reader_never_sees_half_a_catalogue_while_versions_are_replaced(
     path = tmp_path / "c"
     (tmp_path / "agn.toml").write_text(TOML.split("[positions.known]")[0])
     install_catalog(path, "agn", version(0), "v0", definition=tmp_path / "agn.toml")
-    done, seen, wrong = threading.Event(), set(), []
+    done, read_once, seen, wrong = threading.Event(), threading.Event(), set(), []
 
     def read():
         catalogs = Catalogs(path)
@@ -201,11 +201,15 @@ def test_a_reader_never_sees_half_a_catalogue_while_versions_are_replaced(
             if np.abs(away - k).max() > 1e-3:
                 wrong.append(away)
             seen.update(versions)
+            read_once.set()
 
     reader = threading.Thread(target=read)
     reader.start()
     try:
         for k in range(1, 25):
+            # The reader goes on reading meanwhile; it gets time for a read a version at least.
+            assert read_once.wait(timeout=60)
+            read_once.clear()
             install_catalog(path, "agn", version(k % 2), f"v{k}", coverage=all_sky())
     finally:
         done.set()
