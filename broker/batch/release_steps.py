@@ -14,12 +14,12 @@ import pyarrow as pa
 from broker.catalog.healpix import centres, pixel_side_arcsec, pixels_of
 from broker.detection.columns import dia_source_ids
 from broker.detection.dia import detect_on_difference
-from broker.detection.difference import subtract_template
+from broker.detection.differencing.difference import subtract_template
 from broker.detection.direct import detect_sources, prepare, star_profile
 from broker.detection.flags import SourceFlag, names
-from broker.detection.psf_fit import PsfModel
-from broker.detection.psf_forced import forced_psf_flux
-from broker.detection.psf_tables import PsfTables, gaussian_tables
+from broker.detection.psf.forced import forced_psf_flux
+from broker.detection.psf.tables import PsfTables, gaussian_tables
+from broker.detection.psf.width import PsfModel
 from broker.errors import AlertError
 from broker.imaging.coadd import coadd
 from broker.imaging.fits import read_frames, read_image, to_image, write_image

@@ -32,12 +32,12 @@ def train_reliability(seed: int, nights: int, quick: bool, out: Path, as_json: b
 
     Nights are simulated with cosmic rays, defects, a PSF that varies and a WCS that is off. The
     score is calibrated on other nights and tested on third ones, whose seeing and classes of
-    transients it has not seen. Writes reliability.json (the weights; put it into broker/detection
-    to use it), reliability-report.json and reliability-diagram.png.
+    transients it has not seen. Writes reliability.json (the weights; put it into
+    broker/detection/reliability to use it), reliability-report.json and reliability-diagram.png.
 
     Example: broker image train-reliability --out trained
     """
-    from broker.detection.reliability_model import FILE, model_json
+    from broker.detection.reliability.model import FILE, model_json
     from broker.ops import reliability_training as training
 
     sizes = training.QUICK if quick else training.sizes(nights)

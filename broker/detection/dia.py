@@ -7,18 +7,18 @@ import numpy as np
 import pyarrow as pa
 
 from broker.detection.columns import DIA_SOURCES_WITH_CUTOUTS, dia_source_ids
-from broker.detection.decorrelate import decorrelate
 from broker.detection.detect import THRESHOLD, Peaks, detect
-from broker.detection.dia_flags import dia_flags, star_share
-from broker.detection.difference import Difference, subtract_template
-from broker.detection.dipole import MIN_SHARE, MIN_SNR, opposite_snr
+from broker.detection.differencing.decorrelate import decorrelate
+from broker.detection.differencing.difference import Difference, subtract_template
+from broker.detection.differencing.dipole import MIN_SHARE, MIN_SNR, opposite_snr
+from broker.detection.differencing.flags import dia_flags, star_share
+from broker.detection.differencing.noise_planes import typical, variance_around
+from broker.detection.differencing.width_map import WidthMap, by_width, constant_width
 from broker.detection.flags import SourceFlag
 from broker.detection.forced import forced_flux
 from broker.detection.measure import FIT_HALF_SIGMAS, Fits, Noise, fit_sources, moments
-from broker.detection.noise_planes import typical, variance_around
-from broker.detection.reliability import Evidence, score
-from broker.detection.reliability_evidence import surroundings
-from broker.detection.width_map import WidthMap, by_width, constant_width
+from broker.detection.reliability.evidence import surroundings
+from broker.detection.reliability.score import Evidence, score
 from broker.errors import AlertError
 from broker.imaging.cutout import cut, encode_cutout
 from broker.imaging.image import Image

@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 
 from broker.alerts.columns import Column
-from broker.detection.aperture_correction import ApertureCorrection, measure_correction
-from broker.detection.deblend import PASSES, Deblended, deblend
 from broker.detection.detect import THRESHOLD, Peaks, detect
-from broker.detection.difference import without_sky
+from broker.detection.differencing.difference import without_sky
 from broker.detection.flags import SourceFlag
-from broker.detection.galaxy_split import join_galaxies
+from broker.detection.galaxies.deblend import PASSES, Deblended, deblend
+from broker.detection.galaxies.split import join_galaxies
 from broker.detection.measure import Fits, Noise, moments
-from broker.detection.psf_fit import PsfModel, fit_psf
-from broker.detection.psf_tables import PsfTables, gaussian_tables
-from broker.detection.star_psf import StarPsf, measure_psf, round_psf
+from broker.detection.psf.aperture_correction import ApertureCorrection, measure_correction
+from broker.detection.psf.stars import StarPsf, measure_psf, round_psf
+from broker.detection.psf.tables import PsfTables, gaussian_tables
+from broker.detection.psf.width import PsfModel, fit_psf
 from broker.errors import AlertError
 from broker.imaging.image import Image
 from broker.imaging.kernels import F64, Bools

@@ -221,8 +221,8 @@ def remove_signature(
     Notes
     -----
     The variance follows the pixel's own counts, as is usual for reduced images. What is to weigh
-    pixels by it makes a model of the sky first (`broker.detection.difference`), since positive
-    noise would raise its own variance.
+    pixels by it makes a model of the sky first (`broker.detection.differencing.difference`),
+    since positive noise would raise its own variance.
     """
     chosen = masters or Masters()
     _check(planes, layout, chosen)

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from broker.detection.direct import detect_sources
-from broker.detection.extended import UNITS as MEASURED_UNITS
-from broker.detection.extended import measure_places
+from broker.detection.galaxies.apertures import UNITS as MEASURED_UNITS
+from broker.detection.galaxies.apertures import measure_places
 from broker.detection.photocal import calibrate
 from broker.errors import AlertError, ConfigError
 from broker.imaging.fits import read_frames, to_image, write_image

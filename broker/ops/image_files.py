@@ -10,9 +10,9 @@ import numpy as np
 from broker import __version__
 from broker.detection import columns as dia_columns
 from broker.detection.dia import DiaSettings, detect_on_difference
-from broker.detection.difference import subtract_template, without_sky
+from broker.detection.differencing.difference import subtract_template, without_sky
 from broker.detection.direct import UNITS, detect_sources
-from broker.detection.psf_fit import fit_psf
+from broker.detection.psf.width import fit_psf
 from broker.errors import AlertError
 from broker.imaging.calibration import layout_of, read_master
 from broker.imaging.coadd import coadd

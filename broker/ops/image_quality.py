@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from broker.detection.difference import without_sky
-from broker.detection.image_flags import names
-from broker.detection.scorecard import Card, assess, judged, usual_of
+from broker.detection.differencing.difference import without_sky
+from broker.detection.quality.image_flags import names
+from broker.detection.quality.scorecard import Card, assess, judged, usual_of
 from broker.errors import AlertError
 from broker.imaging.fits import Defaults, read_frames, to_image
 from broker.imaging.templates import Template

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from broker.detection.image_flags import CHECKS, ImageFlag, names, reasons
+from broker.detection.quality.image_flags import CHECKS, ImageFlag, names, reasons
 from broker.ops.svg import COLOURS, OTHER, scatter, table
 
 _PLOTS: tuple[tuple[str, str], ...] = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.alerts.columns import CUTOUTS
 from broker.detection.dia import detect_on_difference
-from broker.detection.difference import Difference, subtract_template
+from broker.detection.differencing.difference import Difference, subtract_template
 from broker.errors import AlertError
 from broker.imaging.calibration_store import CalibrationStore
 from broker.imaging.fits import write_image

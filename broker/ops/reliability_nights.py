@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.detection.dia import DiaSettings, difference_and_detect
-from broker.detection.reliability import FEATURES, features
-from broker.detection.reliability_model import Model
-from broker.detection.reliability_report import Judged
-from broker.detection.training import TrainingSet
+from broker.detection.reliability.model import Model
+from broker.detection.reliability.report import Judged
+from broker.detection.reliability.score import FEATURES, features
+from broker.detection.reliability.training import TrainingSet
 from broker.errors import AlertError
 from broker.imaging.kernels import F64
 from broker.imaging.message import to_image

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from broker.detection.reliability_model import Model
-from broker.detection.reliability_report import (
+from broker.detection.reliability.model import Model
+from broker.detection.reliability.report import (
     Judged,
     by_snr,
     by_threshold,
     calibration_error,
     diagram,
 )
-from broker.detection.training import train
+from broker.detection.reliability.training import train
 from broker.ops.reliability_nights import (
     HARD,
     ROUGH,

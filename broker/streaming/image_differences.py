@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.detection.difference import Difference
+from broker.detection.differencing.difference import Difference
 from broker.detection.forced import forced_flux, half_width
 from broker.errors import ServiceError
 from broker.imaging.kernels import F64, Bools

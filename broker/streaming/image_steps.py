@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from broker.alerts.columns import CUTOUTS
 from broker.detection.dia import detect_on_difference
-from broker.detection.difference import Difference, subtract_template
-from broker.detection.scorecard import assess, of_difference
+from broker.detection.differencing.difference import Difference, subtract_template
+from broker.detection.quality.scorecard import assess, of_difference
 from broker.errors import AlertError, BrokerError
 from broker.imaging.calibration_store import CalibrationStore
 from broker.imaging.image import Image, RawExposure

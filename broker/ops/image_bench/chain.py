@@ -12,7 +12,7 @@ import numpy as np
 
 from broker.detection.detect import detect
 from broker.detection.dia import DiaSettings, detect_on_difference
-from broker.detection.difference import subtract_template
+from broker.detection.differencing.difference import subtract_template
 from broker.detection.measure import Noise, fit_sources
 from broker.imaging.image import Calibration, Image
 from broker.imaging.isr import Amplifier, Box, Layout, Masters, Reduced, remove_signature

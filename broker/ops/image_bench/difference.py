@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from broker.detection.decorrelate import decorrelate
 from broker.detection.detect import detect
 from broker.detection.dia import DiaSettings, detect_on_difference, difference_and_detect
-from broker.detection.difference import Difference, subtract_template
+from broker.detection.differencing.decorrelate import decorrelate
+from broker.detection.differencing.difference import Difference, subtract_template
 from broker.detection.flags import SourceFlag
 from broker.imaging.kernels import F64
 from broker.imaging.mask import MaskPlane

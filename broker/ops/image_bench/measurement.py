@@ -3,7 +3,7 @@
 import numpy as np
 
 from broker.detection.forced import forced_flux
-from broker.detection.galaxies import petrosian_photometry
+from broker.detection.galaxies.photometry import petrosian_photometry
 from broker.detection.measure import Noise, fit_sources
 from broker.ops.image_bench.rows import (
     GAIN,

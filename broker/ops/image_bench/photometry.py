@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from broker.detection.direct import DirectResult, detect_sources, prepare
-from broker.detection.extended import measure_places
+from broker.detection.galaxies.apertures import measure_places
 from broker.detection.measure import Noise, fit_sources
 from broker.detection.photocal import calibrate
-from broker.detection.star_psf import StarPsf, measure_psf
+from broker.detection.psf.stars import StarPsf, measure_psf
 from broker.errors import AlertError
 from broker.imaging.kernels import F64, Bools
 from broker.imaging.wcs import Matrix, Wcs

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from broker.detection.image_flags import ImageFlag
-from broker.detection.scorecard import Card, assess
+from broker.detection.quality.image_flags import ImageFlag
+from broker.detection.quality.scorecard import Card, assess
 from broker.imaging.message import to_image
 from broker.imaging.templates import Template
 from broker.imaging.warp import image_coefficients

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from broker.detection.reliability import FEATURES
-from broker.detection.reliability_model import default_model
-from broker.detection.reliability_report import calibration_error
+from broker.detection.reliability.model import default_model
+from broker.detection.reliability.report import calibration_error
+from broker.detection.reliability.score import FEATURES
 from broker.ops.image_bench.rows import MPIX, Row, at_least, at_most, seconds
 from broker.ops.reliability_nights import Role, classes_of, draw_sources
 

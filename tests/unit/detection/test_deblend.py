@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from broker.detection.deblend import deblend
 from broker.detection.detect import detect
+from broker.detection.galaxies.deblend import deblend
 from broker.detection.measure import Noise
-from broker.detection.psf_tables import gaussian_tables
+from broker.detection.psf.tables import gaussian_tables
 from broker.simulation.kernels import add_gaussians
 
 SIGMA, SKY = 2.0, 200.0

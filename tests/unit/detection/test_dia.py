@@ -15,7 +15,7 @@ from broker.detection.columns import (
     unpack_dia_source_ids,
 )
 from broker.detection.dia import DiaSettings, difference_and_detect
-from broker.detection.difference import without_sky
+from broker.detection.differencing.difference import without_sky
 from broker.detection.flags import DOCS, SourceFlag, names
 from broker.errors import AlertError
 from broker.imaging.cutout import decode_cutout

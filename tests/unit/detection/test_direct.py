@@ -5,7 +5,7 @@ import pytest
 
 from broker.detection.direct import SOURCES, detect_sources
 from broker.detection.flags import SourceFlag
-from broker.detection.psf_fit import fit_psf
+from broker.detection.psf.width import fit_psf
 from broker.errors import AlertError
 from broker.imaging.image import Calibration, Image
 from broker.imaging.mask import MaskPlane, empty_mask

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sep
 
-from broker.detection.galaxies import (
+from broker.detection.galaxies.photometry import (
     Shapes,
     adaptive_shapes,
     aperture_photometry,

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from scipy.special import gammainc, gammaincinv
 
-from broker.detection.extended import MEASURED, measure_places
-from broker.detection.galaxies import adaptive_shapes
-from broker.detection.galaxy_model import fit_galaxies, sersic_gaussians
+from broker.detection.galaxies.apertures import MEASURED, measure_places
+from broker.detection.galaxies.model import fit_galaxies, sersic_gaussians
+from broker.detection.galaxies.photometry import adaptive_shapes
 from broker.detection.measure import Noise
-from broker.detection.star_psf import StarPsf
+from broker.detection.psf.stars import StarPsf
 from broker.imaging.image import Calibration, Image
 from broker.imaging.mask import empty_mask
 from broker.imaging.psf import GaussianPsf

@@ -6,22 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker.detection.reliability import DIRECTIONS, FEATURES, Evidence, features, score
-from broker.detection.reliability_evidence import MOST, Surroundings, _around, _static_light
-from broker.detection.reliability_model import (
+from broker.detection.reliability.evidence import MOST, Surroundings, _around, _static_light
+from broker.detection.reliability.model import (
     default_model,
     model_json,
     parse_model,
     read_model,
 )
-from broker.detection.reliability_report import (
+from broker.detection.reliability.report import (
     Judged,
     by_snr,
     by_threshold,
     calibration_error,
     diagram,
 )
-from broker.detection.training import TrainingSet, calibrate, fit_trees, train, trees_of
+from broker.detection.reliability.score import DIRECTIONS, FEATURES, Evidence, features, score
+from broker.detection.reliability.training import TrainingSet, calibrate, fit_trees, train, trees_of
 from broker.errors import ConfigError
 from broker.imaging.mask import MaskPlane
 from broker.imaging.psf import GaussianPsf

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker.detection.image_flags import CHECKS, ImageFlag, flags_of, names, reasons
-from broker.detection.scorecard import assess, judged, usual_of
-from broker.detection.sky_structure import default_amplifiers, sky_structure
-from broker.detection.star_shapes import star_shapes
+from broker.detection.quality.image_flags import CHECKS, ImageFlag, flags_of, names, reasons
+from broker.detection.quality.scorecard import assess, judged, usual_of
+from broker.detection.quality.sky_structure import default_amplifiers, sky_structure
+from broker.detection.quality.star_shapes import star_shapes
 from broker.imaging.mask import MaskPlane
 from broker.imaging.message import to_image
 from broker.imaging.templates import Template

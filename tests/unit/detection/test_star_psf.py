@@ -4,13 +4,13 @@ import galsim
 import numpy as np
 import pytest
 
-from broker.detection.aperture_correction import measure_correction
 from broker.detection.measure import Noise, fit_sources
-from broker.detection.psf_fit import fit_psf
-from broker.detection.psf_forced import forced_psf_flux
-from broker.detection.psf_photometry import fit_together, new_sources
-from broker.detection.psf_tables import gaussian_tables
-from broker.detection.star_psf import measure_psf
+from broker.detection.psf.aperture_correction import measure_correction
+from broker.detection.psf.forced import forced_psf_flux
+from broker.detection.psf.photometry import fit_together, new_sources
+from broker.detection.psf.stars import measure_psf
+from broker.detection.psf.tables import gaussian_tables
+from broker.detection.psf.width import fit_psf
 from broker.errors import AlertError
 from broker.imaging.image import Calibration, Image
 from broker.imaging.mask import empty_mask

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from broker.detection.streaks import find_streaks
+from broker.detection.differencing.streaks import find_streaks
 from broker.imaging.psf import GaussianPsf
 
 SIDE, SIGMA = 512, 2.0

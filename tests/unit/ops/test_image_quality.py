@@ -8,7 +8,7 @@ from astropy.table import Table
 from click.testing import CliRunner
 
 from broker.cli.main import cli
-from broker.detection.image_flags import ImageFlag
+from broker.detection.quality.image_flags import ImageFlag
 from broker.imaging.fits import write_image
 from broker.imaging.message import to_image
 from broker.ops.image_bench.quality import SETTINGS

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from broker.cli.main import cli
-from broker.detection.reliability import FEATURES
-from broker.detection.reliability_model import default_model, read_model
+from broker.detection.reliability.model import default_model, read_model
+from broker.detection.reliability.score import FEATURES
 from broker.ops import reliability_nights, reliability_training
 from broker.ops.reliability_nights import (
     ARTEFACT,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from broker.detection.difference import subtract_template
+from broker.detection.differencing.difference import subtract_template
 from broker.imaging.message import decode_image
 from broker.imaging.templates import TemplateStore
 from broker.simulation.observatory import make_templates, simulate_night

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.detection.image_flags import names
+from broker.detection.quality.image_flags import names
 from broker.imaging.message import encode_image
 from broker.imaging.templates import TemplateStore
 from broker.ops.image_bench.quality import SETTINGS

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from broker.detection.petrosian import PETROSIAN_FACTOR, petrosian_radii
+from broker.detection.galaxies.petrosian import PETROSIAN_FACTOR, petrosian_radii
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
 KRON_FACTOR = 2.5

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.detection.psf_tables import SPARE_PX, blend, fill
+from broker.detection.psf.tables import SPARE_PX, blend, fill
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
 _STILL = 0.03

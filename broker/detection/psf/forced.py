@@ -3,7 +3,7 @@
 import numpy as np
 
 from broker.detection.measure import FIT_HALF_SIGMAS
-from broker.detection.psf_tables import PsfTables, blend, fill
+from broker.detection.psf.tables import PsfTables, blend, fill
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
 _LEAST_SHARE = 0.25

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from broker.detection.difference import Difference
-from broker.detection.noise_planes import flat_shares, variance_plane
+from broker.detection.differencing.difference import Difference
+from broker.detection.differencing.noise_planes import flat_shares, variance_plane
 from broker.imaging.decorrelation import make_whitening
 
 

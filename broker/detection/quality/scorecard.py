@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from broker.detection.detect import Peaks
-from broker.detection.difference import (
+from broker.detection.differencing.difference import (
     Difference,
     on_science_pixels,
     subtract_template,
     without_sky,
 )
 from broker.detection.halved import find_bright, is_large, typical
-from broker.detection.image_flags import flags_of
-from broker.detection.sky_structure import sky_structure
-from broker.detection.star_shapes import Shapes, star_shapes
-from broker.detection.transparency import LEAST_STARS, seen, transparency
+from broker.detection.quality.image_flags import flags_of
+from broker.detection.quality.sky_structure import sky_structure
+from broker.detection.quality.star_shapes import Shapes, star_shapes
+from broker.detection.quality.transparency import LEAST_STARS, seen, transparency
 from broker.errors import AlertError
 from broker.imaging.image import Image
 from broker.imaging.isr import Box

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from broker.detection.galaxies import aperture_photometry
+from broker.detection.galaxies.photometry import aperture_photometry
 from broker.imaging.kernels import F32, F64, Bools
 
 RADIUS_SIGMAS = 5.0

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.detection.psf_fit import PsfModel, psf_stars
-from broker.detection.psf_tables import PsfTables, table_size
-from broker.detection.star_psf_loops import PIXEL, shape_sums, share_sums
+from broker.detection.psf.stars_loops import PIXEL, shape_sums, share_sums
+from broker.detection.psf.tables import PsfTables, table_size
+from broker.detection.psf.width import PsfModel, psf_stars
 from broker.errors import AlertError
 from broker.imaging.image import Image
 from broker.imaging.kernels import F64

@@ -2,15 +2,15 @@
 
 The features are those in which artefacts differ from point sources: fit, sharpness, shape, opposite
 lobes, masked pixels, and how small an error of the match would leave such a peak. Boosted trees
-make a number of them, a calibration a probability: see `broker.detection.training`.
+make a number of them, a calibration a probability: see `broker.detection.reliability.training`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from broker.detection.reliability_evidence import Surroundings
-from broker.detection.reliability_model import Model, default_model
+from broker.detection.reliability.evidence import Surroundings
+from broker.detection.reliability.model import Model, default_model
 from broker.imaging.kernels import F64
 
 FEATURES = (

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from broker.detection.galaxies import Shapes
-from broker.detection.galaxy_loops import N_PARTS, draw, fit_one
+from broker.detection.galaxies.loops import N_PARTS, draw, fit_one
+from broker.detection.galaxies.photometry import Shapes
 from broker.detection.measure import Noise
-from broker.detection.star_psf import StarPsf
+from broker.detection.psf.stars import StarPsf
 from broker.imaging.kernels import F32, F64, Bools
 
 _N_GAUSSIANS = {1.0: 7, 4.0: 11}

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from broker.detection.matching import Match, match_images
-from broker.detection.noise_planes import (
+from broker.detection.differencing.matching import Match, match_images
+from broker.detection.differencing.noise_planes import (
     flat_shares,
     is_finite,
     noise_shares,
@@ -23,8 +23,8 @@ from broker.detection.noise_planes import (
     typical,
     variance_plane,
 )
-from broker.detection.streaks import find_streaks
-from broker.detection.width_map import WidthMap, constant_width
+from broker.detection.differencing.streaks import find_streaks
+from broker.detection.differencing.width_map import WidthMap, constant_width
 from broker.errors import AlertError
 from broker.imaging.background import fit_background
 from broker.imaging.cosmic_rays import find_cosmic_rays

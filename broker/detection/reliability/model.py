@@ -116,9 +116,10 @@ def default_model() -> Model:
     ConfigError
         As `parse_model`.
     """
-    from broker.detection.reliability import FEATURES
+    from broker.detection.reliability.score import FEATURES
 
-    text = resources.files("broker.detection").joinpath(FILE).read_text(encoding="utf-8")
+    folder = resources.files("broker.detection.reliability")
+    text = folder.joinpath(FILE).read_text(encoding="utf-8")
     return parse_model(text, FEATURES, name=FILE)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.detection.detect import detect
-from broker.detection.width_map import WidthMap, measure_widths
+from broker.detection.differencing.width_map import WidthMap, measure_widths
 from broker.errors import AlertError
 from broker.imaging.image import Image
 from broker.imaging.kernel_stars import kernel_stars

@@ -1,7 +1,7 @@
 """From sources that are known to be real or not to a calibrated score.
 
 The trees are fitted to one set, the calibration to another of other images; how good the two are is
-for a third to say (`broker.detection.reliability_report`).
+for a third to say (`broker.detection.reliability.report`).
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.detection.reliability import DIRECTIONS, FEATURES
-from broker.detection.reliability_model import Model
+from broker.detection.reliability.model import Model
+from broker.detection.reliability.score import DIRECTIONS, FEATURES
 from broker.errors import ConfigError
 from broker.imaging.kernels import F64
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.detection.detect import Peaks
-from broker.detection.difference import Difference
+from broker.detection.differencing.difference import Difference
 from broker.detection.measure import Fits
 from broker.imaging.kernels import F32, F64, Bools, compiled
 from broker.imaging.mask import MaskPlane

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from broker.detection.detect import THRESHOLD, Peaks, detect
 from broker.detection.measure import Fits, Noise
-from broker.detection.psf_photometry import (
+from broker.detection.psf.photometry import (
     Sources,
     fit_together,
     joint_errors,
     new_sources,
     put_back,
 )
-from broker.detection.psf_tables import PsfTables
+from broker.detection.psf.tables import PsfTables
 from broker.imaging.kernels import F32, F64, Bools, compiled
 
 PASSES = 4

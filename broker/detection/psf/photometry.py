@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.detection.measure import FIT_HALF_SIGMAS, Fits, Noise
-from broker.detection.psf_loops import finish, restore, sweep
-from broker.detection.psf_tables import PsfTables
+from broker.detection.psf.loops import finish, restore, sweep
+from broker.detection.psf.tables import PsfTables
 from broker.imaging.kernels import F32, F64, Bools
 
 SWEEPS = 25

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.detection.detect import Peaks
-from broker.detection.difference import Difference
+from broker.detection.differencing.difference import Difference
 from broker.detection.flags import SourceFlag
 from broker.detection.measure import Fits
 from broker.imaging.kernels import F32, Mask, compiled

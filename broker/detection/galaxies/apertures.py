@@ -7,17 +7,17 @@ import numpy as np
 import pyarrow as pa
 
 from broker.alerts.columns import Column
-from broker.detection.galaxies import (
+from broker.detection.galaxies.model import fit_galaxies
+from broker.detection.galaxies.photometry import (
     Shapes,
     adaptive_shapes,
     aperture_photometry,
     kron_photometry,
     petrosian_photometry,
 )
-from broker.detection.galaxy_model import fit_galaxies
 from broker.detection.measure import Noise
-from broker.detection.psf_forced import forced_psf_flux
-from broker.detection.star_psf import StarPsf
+from broker.detection.psf.forced import forced_psf_flux
+from broker.detection.psf.stars import StarPsf
 from broker.imaging.image import Image
 from broker.imaging.kernels import F64
 from broker.imaging.mask import UNUSABLE

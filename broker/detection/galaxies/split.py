@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from broker.detection.deblend import Deblended, ordered
-from broker.detection.galaxies import Shapes
-from broker.detection.galaxy_model import fit_galaxies
+from broker.detection.galaxies.deblend import Deblended, ordered
+from broker.detection.galaxies.model import fit_galaxies
+from broker.detection.galaxies.photometry import Shapes
 from broker.detection.measure import Noise
-from broker.detection.psf_photometry import fit_together, new_sources, put_back
-from broker.detection.psf_tables import PsfTables
-from broker.detection.star_psf import StarPsf
+from broker.detection.psf.photometry import fit_together, new_sources, put_back
+from broker.detection.psf.stars import StarPsf
+from broker.detection.psf.tables import PsfTables
 from broker.imaging.image import Image
 from broker.imaging.kernels import F64, Bools
 from broker.imaging.mask import UNUSABLE

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy.signal import fftconvolve
 
-from broker.detection.width_map import WidthMap, grid_places
+from broker.detection.differencing.width_map import WidthMap, grid_places
 from broker.imaging.background import expand_mesh
 from broker.imaging.image import Image
 from broker.imaging.kernels import F32, F64, RUN_PX, Bools, compiled, grow

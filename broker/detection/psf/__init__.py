@@ -1,0 +1,1 @@
+"""The PSF of an image from its stars, and fluxes and places measured with it."""

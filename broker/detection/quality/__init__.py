@@ -1,0 +1,1 @@
+"""How good an image is, and what is wrong with it."""

@@ -1,0 +1,1 @@
+"""How likely a diaSource is real: evidence, the trained score, its training and report."""
