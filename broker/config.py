@@ -30,6 +30,8 @@ class KafkaConfig:
     heap_mb: int = 512
     partitions: int = 2
     """Partitions of every input topic."""
+    advertised_port: int = 0
+    """Where a local Kafka tells its clients to go, if something stands between; 0 means `port`."""
 
     @property
     def bootstrap(self) -> str:

@@ -23,7 +23,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
 listeners=PLAINTEXT://{client},CONTROLLER://{controller}
-advertised.listeners=PLAINTEXT://{client}
+advertised.listeners=PLAINTEXT://{advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
@@ -112,6 +112,7 @@ def _prepare(config: Config, folder: Path, format_command: list[str]) -> None:
     (folder / "server.properties").write_text(
         _PROPERTIES.format(
             client=config.kafka.bootstrap,
+            advertised=f"{config.kafka.host}:{config.kafka.advertised_port or config.kafka.port}",
             controller=f"127.0.0.1:{config.kafka.controller_port}",
             data=data,
             max_bytes=MAX_MESSAGE_BYTES,
