@@ -1,14 +1,17 @@
 """How fast and how good the image steps are, each beside a known program on the same data.
 
-Times are processor seconds of this process, so another program on the machine does not count.
-Repeats of both sides take turns; the median is given.
+Each step runs in a process of its own with the environment that workers have. Times are processor
+seconds of that process, so another program on the machine does not count. Repeats of both sides
+take turns; the median is given.
 """
 
 import importlib
+import time
 from collections.abc import Callable, Collection
 
 from broker.errors import ConfigError
 from broker.ops.image_bench.rows import Row
+from broker.ops.image_bench.step import run_step
 
 # Modules of this package with a function `rows(side, repeats) -> list[Row]`.
 STEPS = (
@@ -49,7 +52,7 @@ def bench_image(
     only : collection of str
         Names of `STEPS`; empty for all.
     say : callable
-        Gets a word on each step that begins.
+        Gets a word on each step that begins, and how long it took.
 
     Raises
     ------
@@ -59,11 +62,17 @@ def bench_image(
     unknown = sorted(set(only) - set(STEPS))
     if unknown:
         raise ConfigError(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
+    chosen = [name for name in STEPS if not only or name in only]
     rows: list[Row] = []
-    for name in STEPS:
-        if only and name not in only:
-            continue
+    began, spent = time.perf_counter(), 0.0
+    for number, name in enumerate(chosen, start=1):
         step = importlib.import_module(f"{__name__}.{name}")
-        say((step.__doc__ or "").splitlines()[0])
-        rows += step.rows(side, repeats)
-    return rows
+        say(f"[{number}/{len(chosen)}] {name}: {(step.__doc__ or '').splitlines()[0]}")
+        start = time.perf_counter()
+        found, used = run_step(name, side, repeats)
+        say(f"    {time.perf_counter() - start:.0f} s, {used:.0f} s of processor time")
+        rows += found
+        spent += used
+    minutes = (time.perf_counter() - began) / 60.0
+    words = f"{spent / 60.0:.1f} of processor time"
+    return [*rows, Row("this measurement [min by the clock]", minutes, "", words, None)]

@@ -18,7 +18,7 @@ from broker.imaging.image import Calibration, Image
 from broker.imaging.isr import Amplifier, Box, Layout, Masters, Reduced, remove_signature
 from broker.imaging.kernels import F64
 from broker.imaging.mask import UNUSABLE, empty_mask
-from broker.imaging.memory import ALLOCATOR
+from broker.imaging.memory import WORKER
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.templates import Template
 from broker.imaging.warp import image_coefficients
@@ -45,7 +45,6 @@ _TURN = 0.001
 
 _MOST_S, _LEAST_SCALING, _MOST_MB, _MOST_COMPILE_S = 1.5, 1.9, 1536.0, 5.0
 _ALTERNATIONS = 2
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
 def rows(side: int, repeats: int) -> list[Row]:
@@ -89,7 +88,7 @@ def _run(side: int, turns: int, processes: int) -> list[dict[str, float]]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=os.environ | ALLOCATOR | _ONE_THREAD,
+                env=os.environ | WORKER,
             )
         )
     return [json.loads(answer) for answer in _answers(children)]
