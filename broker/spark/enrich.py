@@ -138,6 +138,7 @@ class Enricher:
         self._ask_quarantine()
         work = _Pass(self, batch, batch_id, stats, floods)
         stats.count("consumed", batch.num_rows)
+        work.note_arrivals()
         surveys = batch.column("survey")
         for survey in pc.unique(surveys).to_pylist():
             work.survey(survey, np.flatnonzero(np.asarray(pc.equal(surveys, survey))))
@@ -203,6 +204,10 @@ class _Pass:
         self._batch_id = batch_id.encode()
         self._source = Source.of(batch)
         self.out = MessageRows()
+
+    def note_arrivals(self) -> None:
+        """Note when the messages came, for the latency of the batch."""
+        self._stats.arrive(self._source.timestamps_ms)
 
     def survey(self, survey: str, rows: Rows) -> None:
         """Judge, store and publish the rows of one survey."""

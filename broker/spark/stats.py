@@ -1,9 +1,19 @@
 """What is counted and timed in a batch, in the workers, and added up in the driver."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+LATENCY_BOUNDS_S = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0, 300.0, 3600.0)
+"""Upper bounds of the classes of latency; what is slower is in one more. [s]"""
+
+_BIN_MS = 100
+"""Times of arrival are kept to this."""
 
 
 @dataclass
@@ -20,12 +30,15 @@ class BatchStats:
         By contribution, how many batches it failed in, and the last reason.
     peak_mb : dict
         By contribution, the memory it took at most. [MiB]
+    arrivals : dict
+        How many messages came in each tenth of a second, by its number since 1970.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
     peak_mb: dict[str, float] = field(default_factory=dict)
+    arrivals: dict[int, int] = field(default_factory=dict)
 
     def count(self, name: str, n: int = 1) -> None:
         """Add to a count."""
@@ -43,6 +56,28 @@ class BatchStats:
     def take_memory(self, name: str, peak_mb: float) -> None:
         """Remember what a contribution took, if it is more than before. [MiB]"""
         self.peak_mb[name] = max(peak_mb, self.peak_mb.get(name, 0.0))
+
+    def arrive(self, timestamps_ms: ArrayLike) -> None:
+        """Note when messages came to their topic. [ms since 1970]"""
+        bins, numbers = np.unique(np.asarray(timestamps_ms) // _BIN_MS, return_counts=True)
+        self._arrive(zip(bins.tolist(), numbers.tolist(), strict=True))
+
+    def _arrive(self, pairs: Iterable[tuple[int, int]]) -> None:
+        for at, n in pairs:
+            self.arrivals[at] = self.arrivals.get(at, 0) + n
+
+    def latency(self, now_s: float) -> dict[str, Any]:
+        """Return a histogram of how long ago the messages came, by wire names.
+
+        Parameters
+        ----------
+        now_s : float
+            When all that is to be done with them is done. [s since 1970]
+        """
+        return latency_of(
+            [(now_s * 1000.0 - (at + 0.5) * _BIN_MS) / 1000.0 for at in self.arrivals],
+            list(self.arrivals.values()),
+        )
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -63,4 +98,26 @@ class BatchStats:
             self.fail(name, reason, n)
         for name, peak_mb in other.peak_mb.items():
             self.take_memory(name, peak_mb)
+        self._arrive(other.arrivals.items())
         return self
+
+
+def latency_of(spans_s: ArrayLike, numbers: ArrayLike | None = None) -> dict[str, Any]:
+    """Return a histogram of latencies, by wire names: bounds, counts, sum.
+
+    Parameters
+    ----------
+    spans_s : array_like
+        Latencies; clocks that disagree make no negative ones. [s]
+    numbers : array_like, optional
+        How many messages each stands for; default one.
+    """
+    spans = np.maximum(np.asarray(spans_s, np.float64), 0.0)
+    weights = np.ones(spans.shape) if numbers is None else np.asarray(numbers, np.float64)
+    classes = np.searchsorted(LATENCY_BOUNDS_S, spans)
+    counts = np.bincount(classes, weights, minlength=len(LATENCY_BOUNDS_S) + 1)
+    return {
+        "bounds": list(LATENCY_BOUNDS_S),
+        "counts": [int(n) for n in counts],
+        "sum": float((spans * weights).sum()),
+    }

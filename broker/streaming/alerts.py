@@ -126,6 +126,7 @@ def _each_batch(
             "seconds": stats.seconds,
             "failures": stats.failures,
             "peakMb": stats.peak_mb,
+            "latency": stats.latency(time.time()),
             "throttled": {topic: [flood.share, flood.kept] for topic, flood in floods.items()},
         }
         ledger.record(NAME, batch_id, ranges, stats.counts, measured)

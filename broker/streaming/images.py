@@ -20,6 +20,7 @@ from pyspark.sql.streaming import StreamingQuery
 from broker.config import Config
 from broker.imaging.templates import TemplateStore
 from broker.spark.messages import OUTGOING_SQL, MessageRows, Source
+from broker.spark.stats import latency_of
 from broker.spark.write import write_messages
 from broker.store.alerts import create_tables
 from broker.store.forced import ForcedStore
@@ -158,7 +159,10 @@ def _each_batch(config: Config) -> Callable[[DataFrame, int], None]:
         done = time.perf_counter()
         seconds = {"pixels": seen - began, "associate": joined - seen, "publish": done - joined}
         ranges = batch_ranges(checkpoint, batch_id)
-        ledger.record(NAME, batch_id, ranges, counts, {"seconds": seconds})
+        seconds["batch"] = done - began
+        ages = [time.time() - outcome.timestamp_ms / 1000.0 for outcome in outcomes]
+        measured = {"seconds": seconds, "latency": latency_of(ages)}
+        ledger.record(NAME, batch_id, ranges, counts, measured)
         _LOG.info("batch %d: %s, %s", batch_id, counts, seconds)
 
     return each_batch
