@@ -24,6 +24,7 @@ _NOT_COMMANDS = {
     "batch_parts",
     "batch_science",
     "bench_catalog",
+    "bench_faults",
     "bench_science",
     "demo_report",
     "image_quality",

@@ -1,0 +1,9 @@
+"""Faults on purpose: kill, stop and cut off parts of a running broker, and prove nothing is lost.
+
+Everything runs on servers of its own, with ports of their own; what else runs is left alone.
+"""
+
+from broker.ops.faults.bench import FaultBench, FaultRow, bench_faults
+from broker.ops.faults.kinds import KINDS, draw
+
+__all__ = ["KINDS", "FaultBench", "FaultRow", "bench_faults", "draw"]
