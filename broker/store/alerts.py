@@ -19,7 +19,10 @@ from broker.alerts.columns import CUTOUTS
 from broker.catalog.regions import Region
 from broker.errors import ConfigError
 from broker.store import keys
+from broker.store.blocks import is_class
+from broker.store.index import AlertIndex, batch_entries
 from broker.store.layouts import STAMP, Shared
+from broker.store.moving import moving_rows
 from broker.store.table import Tables
 from broker.store.tables import create_tables, drop_tables
 from broker.types import Coordinate, Run, night_of
@@ -64,7 +67,9 @@ class AlertStore:
         self._alerts = tables.table(run.table("alert"))
         self._ids = tables.table(run.table("alert_id"))
         self._sky = tables.table(run.table("sky"))
+        self._moving = tables.table(run.table("moving"))
         self._shared = Shared(tables.table(run.table("meta")))
+        self._index = AlertIndex(tables, run)
 
     def put(
         self,
@@ -105,6 +110,8 @@ class AlertStore:
             ((key, {_KEY: alert}) for key, alert in zip(id_keys, alert_keys, strict=True)), STAMP
         )
         self._sky.put(_sky_rows(batch, alert_keys), STAMP)
+        self._moving.put(moving_rows(batch, alert_keys), STAMP)
+        self._index.put(batch_entries(batch, outputs=outputs, topics=topics))
 
     def put_outputs(self, batch: pa.Table, *, outputs: pa.Table) -> int:
         """Add outputs, named as in `put`, to alerts that are stored, and nothing else.
@@ -121,6 +128,8 @@ class AlertStore:
         there = self._get_alerts(alert_keys)
         chosen = [(k, row) for k, row in zip(alert_keys, rows, strict=True) if row and k in there]
         self._alerts.put(chosen, STAMP)
+        if any(map(is_class, outputs.column_names)):
+            self._index.put_again(self.alerts([key for key, _ in chosen]))
         return sum(key in there for key in alert_keys)
 
     def alert(self, survey: str, dia_source_id: str) -> dict[str, Any] | None:

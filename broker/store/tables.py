@@ -23,6 +23,8 @@ def _plans(regions: int) -> tuple[_Plan, ...]:
         _Plan("alert", _ALERT, salted),
         _Plan("alert_id", (Family("k"),), salted),
         _Plan("sky", (Family("k"),), pixel_splits(regions, SKY_ORDER)),
+        _Plan("index", (Family("b"), Family("n"))),
+        _Plan("moving", (Family("k"),)),
         _Plan("association", (Family("s"),), pixel_splits(regions, OBJECT_ORDER)),
         _Plan("forced", (Family("f"),), pixel_splits(regions, OBJECT_ORDER)),
         _Plan("retraction", (Family("r"),)),

@@ -25,6 +25,7 @@ from broker.types import Coordinate, Run
 
 WINDOW = Window(0.9, 1.0, 10.0)
 TABLES = {"alert": "cmtpo", "alert_id": "k", "sky": "k", "meta": "v", "notice": "n"}
+TABLES |= {"index": "bn", "moving": "k"}
 
 
 def gcn(name="GRB 1", **changes):
