@@ -61,7 +61,9 @@ def _parsed(text: str) -> Any:
 
 
 def parse(schema: Schema) -> Any:
-    """Return fastavro's parsed form of a schema, parsed once a process."""
+    """Return fastavro's parsed form of a schema, parsed once a process; a parsed one as it is."""
+    if "__fastavro_parsed" in schema:
+        return schema
     return _parsed(json.dumps(schema))
 
 

@@ -24,6 +24,7 @@ _NOT_COMMANDS = {
     "batch_parts",
     "batch_science",
     "bench_catalog",
+    "bench_client",
     "bench_faults",
     "bench_science",
     "demo_report",
@@ -36,6 +37,7 @@ _NOT_COMMANDS = {
     "module_training",
     "output",
     "reliability",
+    "topic_packets",
     "topic_share",
 }
 

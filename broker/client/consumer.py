@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from broker.avro import Schema, decode, unframe
+from broker.avro import Schema, decode, parse, unframe
 from broker.errors import AlertError, ConfigError
 from broker.topics.publish import read_schemas
 from broker.topics.topic import Message, Topics
@@ -38,6 +38,9 @@ class Packet:
 class Schemas:
     """Schemas by id, read from the compacted topic that the broker keeps them on.
 
+    The topic is read when a packet has a schema that is not known yet; so each schema is fetched
+    and parsed once, and a packet of a schema that was made after the reader started is read too.
+
     Parameters
     ----------
     topics : Topics
@@ -51,7 +54,7 @@ class Schemas:
         self._by_id: dict[int, Schema] = {}
 
     def get(self, schema_id: int) -> Schema:
-        """Return a schema; the topic is read when an id is not known yet.
+        """Return a schema, parsed; the topic is read when an id is not known yet.
 
         Raises
         ------
@@ -59,12 +62,24 @@ class Schemas:
             If the topic does not have it.
         """
         if schema_id not in self._by_id:
-            self._by_id |= read_schemas(self._topics, self._topic)
+            found = read_schemas(self._topics, self._topic)
+            self._by_id |= {i: parse(s) for i, s in found.items() if i not in self._by_id}
         if schema_id not in self._by_id:
             raise AlertError(
                 f"schema {schema_id} is not on topic {self._topic}", schema_id=schema_id
             )
         return self._by_id[schema_id]
+
+    def open(self, message: Message) -> Packet:
+        """Return the packet of a message.
+
+        Raises
+        ------
+        AlertError
+            If it cannot be read, or its schema is not on the topic.
+        """
+        schema_id, body = unframe(message.value or b"")
+        return Packet(decode(self.get(schema_id), body), message, schema_id)
 
 
 def starting_offsets(
@@ -170,5 +185,4 @@ def read_topic(
             if message.value is None or message.key is None or message.key in seen:
                 continue
             seen.add(message.key)
-            schema_id, body = unframe(message.value)
-            yield Packet(decode(schemas.get(schema_id), body), message, schema_id)
+            yield schemas.open(message)

@@ -102,7 +102,7 @@ def bench_science(
         If a module or a filter fails on these alerts.
     """
     say(f"{alerts} simulated packets")
-    batches = _batches(alerts, batch)
+    batches = simulated_batches(alerts, batch)
     installed = find_contributions(catalogs=definitions()).without(without)
     found = _with_filters(installed, N_FILTERS)
     more = _with_filters(found, N_FILTERS + N_MORE)
@@ -177,7 +177,7 @@ def _each(costs: dict[str, float], found: Contributions) -> list[Row]:
     return rows
 
 
-def _batches(alerts: int, size: int) -> list[pa.Table]:
+def simulated_batches(alerts: int, size: int) -> list[pa.Table]:
     """Return simulated alerts with empty matches, in batches of one table each."""
     adapter = find_adapters()["ztf"]
     columns = [c for match in definitions().values() for c in match]

@@ -1,5 +1,6 @@
 """Members of a consumer group: they share a topic's partitions, and Kafka keeps their progress."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ class KafkaGroup:
         self, bootstrap: str, topic: str, group: str, *, start_ms: int, timeout_s: float = 30.0
     ) -> None:
         self._bootstrap, self._topic, self._start_ms = bootstrap, topic, start_ms
+        self._timeout_s = timeout_s
         self._handled: dict[int, int] = {}
         self._committed: dict[int, int] = {}
         self._begun: set[Any] = set()
@@ -102,6 +104,27 @@ class KafkaGroup:
             raise self._error(error) from error
         self._committed |= new
 
+    def seek(self, start_ms: int) -> None:
+        """Go on from a time in this member's partitions: 0 the first message, -1 the end."""
+        deadline = time.monotonic() + self._timeout_s
+        while not self._consumer.assignment():  # the server gives them in answer to a poll
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"Kafka at {self._bootstrap} assigned nothing", topic=self._topic
+                )
+            self._consumer.poll(timeout_ms=100)
+        try:
+            self._look_at_assignment()
+            parts = list(self._consumer.assignment())
+            for part in parts:
+                self._handled.pop(part.partition, None)
+            if start_ms < 0:
+                self._consumer.seek_to_end(*parts)
+            else:
+                self._seek(parts, self._consumer.offsets_for_times(dict.fromkeys(parts, start_ms)))
+        except (KafkaError, OSError) as error:
+            raise self._error(error) from error
+
     def lag(self) -> int:
         """Return how many messages of this member's partitions have not been handled."""
         parts = self._consumer.assignment()
@@ -151,3 +174,44 @@ class KafkaGroup:
 
     def _error(self, error: Exception) -> ServiceError:
         return ServiceError(f"Kafka at {self._bootstrap}: {type(error).__name__} {error}")
+
+
+def group_lag(bootstrap: str, topic: str, group: str) -> list[dict[str, int | None]]:
+    """Return how far a group is, a row a partition, without becoming a member of it.
+
+    Returns
+    -------
+    list of dict
+        `partition`, `committed` (None: nothing yet), `end`, and `lag`, the messages that wait.
+
+    Raises
+    ------
+    ServiceError
+        If the server does not answer or there is no such topic.
+    """
+    try:
+        consumer: Any = KafkaConsumer(
+            bootstrap_servers=bootstrap,
+            bootstrap_timeout_ms=10_000,
+            group_id=group,
+            enable_auto_commit=False,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+        try:
+            if topic not in consumer.topics():
+                raise ServiceError(f"there is no topic {topic} on {bootstrap}", topic=topic)
+            numbers = sorted(consumer.partitions_for_topic(topic))
+            parts = [TopicPartition(topic, number) for number in numbers]
+            first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+            rows: list[dict[str, int | None]] = []
+            for part in parts:
+                at = consumer.committed(part)
+                lag = max(0, end[part] - (first[part] if at is None else max(at, first[part])))
+                row = {"partition": part.partition, "committed": at, "end": end[part], "lag": lag}
+                rows.append(row)
+            return rows
+        finally:
+            consumer.close(autocommit=False)
+    except (KafkaError, OSError) as error:
+        raise ServiceError(f"Kafka at {bootstrap}: {type(error).__name__} {error}") from error

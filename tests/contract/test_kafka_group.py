@@ -4,13 +4,16 @@ import contextlib
 import itertools
 import time
 
+import fastavro
 import pytest
 
 from broker.avro import encode, frame
 from broker.client import subscribe
 from broker.config import Config, KafkaConfig
 from broker.errors import ServiceError
-from broker.topics.publish import store_schemas
+from broker.topics.kafka_group import group_lag
+from broker.topics.plain import read_plainly
+from broker.topics.publish import read_schemas, schemas_topic, store_schemas
 from broker.topics.topic import Message, TopicSettings
 
 SCHEMA = {"type": "record", "name": "Alert", "fields": [{"name": "number", "type": "long"}]}
@@ -101,3 +104,31 @@ def test_without_a_group_a_subscription_leaves_no_trace(kafka_topics, topic, con
     for _ in range(2):
         with subscribe(topic, since="earliest", idle_s=0.5, config=config) as alerts:
             assert [alert["number"] for alert in alerts] == [1]
+
+
+def test_a_group_can_be_moved_to_a_time_and_its_lag_is_told_from_outside(
+    kafka_topics, topic, config
+):
+    for n in range(4):
+        kafka_topics.send(topic, packets([n], timestamp_ms=1000 * (n + 1)), partition=0)
+    settings = {"since": "earliest", "group": "moved", "idle_s": 2.0, "config": config}
+
+    with subscribe("young-supernova", **settings) as alerts:
+        first = [alert["number"] for alert in alerts]
+        alerts.seek("1970-01-01T00:00:03Z")
+        again = [alert["number"] for alert in alerts]
+    kafka_topics.send(topic, packets([9]), partition=0)
+    rows = group_lag(config.kafka.bootstrap, topic, "moved")
+
+    assert (first, again) == ([0, 1, 2, 3], [2, 3])
+    assert [(row["committed"], row["lag"]) for row in rows] == [(4, 1), (None, 0)]
+
+
+def test_a_plain_consumer_of_ten_lines_reads_the_packets(kafka_topics, topic, config):
+    kafka_topics.send(topic, packets(range(3)), partition=0)
+    schemas = read_schemas(kafka_topics, schemas_topic(config.the_run))
+    parsed = {number: fastavro.parse_schema(schema) for number, schema in schemas.items()}
+
+    found = read_plainly(config.kafka.bootstrap, topic, parsed, number=3, column="number")
+
+    assert found == [0, 1, 2]
