@@ -15,6 +15,7 @@ from broker.cli.batch_parts import (
     window,
 )
 from broker.cli.batch_science import reprocess
+from broker.cli.batch_tracklets import tracklets
 from broker.cli.main import load
 from broker.cli.output import emit_rows, json_option
 
@@ -32,6 +33,7 @@ def command() -> None:
 command.add_command(images)
 command.add_command(release)
 command.add_command(reprocess)
+command.add_command(tracklets)
 command.add_command(repartition)
 command.add_command(window)
 

@@ -23,6 +23,7 @@ _NOT_COMMANDS = {
     "batch_images",
     "batch_parts",
     "batch_science",
+    "batch_tracklets",
     "bench_catalog",
     "bench_client",
     "bench_faults",
