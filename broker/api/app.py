@@ -12,6 +12,7 @@ from broker.api import cutouts, objects, system, topics, vo
 from broker.api.errors import ApiError
 from broker.api.formats import json_response
 from broker.api.limits import TokenBuckets
+from broker.api.metrics import router as metrics_router
 from broker.api.questions import refuse_unknown
 from broker.api.sources import Sources
 from broker.errors import BrokerError, ServiceError
@@ -68,6 +69,7 @@ def make_app(sources: Sources, *, requests_per_s: float = 20.0, burst: int = 200
     for router in (objects.router, cutouts.router, topics.router, system.router, vo.router):
         app.include_router(router, prefix=PREFIX, responses=_ERRORS)
     app.include_router(topics.registry_router, include_in_schema=False)
+    app.include_router(metrics_router)
     app.middleware("http")(_guard)
     app.exception_handler(ApiError)(_say_api_error)
     app.exception_handler(ServiceError)(_say_service_error)

@@ -103,6 +103,35 @@ class Ledger:
         found = [_parse(query, row[_BATCH]) for _, row in self._rows(query) if _BATCH in row]
         return sorted(found, key=lambda batch: (batch.recorded_ms, batch.batch_id))
 
+    def newer(
+        self, query: str, ends: Mapping[tuple[str, int], int]
+    ) -> Iterator[tuple[OffsetRange, Batch | None]]:
+        """Yield what a query has recorded beyond some ends; what lies before is not read.
+
+        Parameters
+        ----------
+        query : str
+            The query.
+        ends : mapping of (topic, partition) to int
+            Up to where each partition is known.
+
+        Yields
+        ------
+        range : OffsetRange
+            What was consumed.
+        batch : Batch or None
+            The whole batch, beside the first of its ranges.
+        """
+        prefix = joined((query,))
+        start, stop = prefix + b"|", prefix + b"}"
+        while first := next(iter(self._table.scan(start, stop, columns=[_END], limit=1)), None):
+            topic, partition, _ = _place(first[0])
+            known = OffsetRange(topic, partition, ends.get((topic, partition), 0), 0)
+            start = joined((query, topic, f"{partition:08x}")) + b"}"
+            for key, row in self._table.scan(_key(query, known), start):
+                batch = _parse(query, row[_BATCH]) if _BATCH in row else None
+                yield OffsetRange(*_place(key), int(row[_END])), batch
+
     def queries(self) -> list[str]:
         """Return the names of the queries that have recorded something, sorted."""
         return sorted({split_joined(key)[0] for key, _ in self._table.scan(columns=[_END])})

@@ -101,3 +101,28 @@ def test_a_new_version_starts_with_a_clean_slate(tables, store_run, query):
     assert f"{query}@1.0" in quarantine.quarantined()
     assert f"{query}@1.1" not in quarantine.quarantined()
     assert quarantine.release("unknown") == 0
+
+
+def test_what_is_newer_is_read_with_its_batches_and_new_partitions_are_found(
+    tables, store_run, query
+):
+    ledger = Ledger(tables, store_run)
+    ledger.record(query, 0, [span(0, 10), span(0, 4, partition=1)], {"stored": 14}, {})
+    ledger.record(query, 1, [span(10, 20)], {"stored": 10}, {})
+    ledger.record(query, 2, [span(0, 2, partition=11), span(20, 21)], {"stored": 3}, {})
+
+    everything = list(ledger.newer(query, {}))
+    newer = list(ledger.newer(query, {("alerts.ztf", 0): 10, ("alerts.ztf", 1): 4}))
+
+    assert [part for part, _ in everything] == [
+        span(0, 10),
+        span(10, 20),
+        span(20, 21),
+        span(0, 4, partition=1),
+        span(0, 2, partition=11),
+    ]
+    assert sorted(batch.batch_id for _, batch in everything if batch) == [0, 1, 2]
+    assert [part for part, _ in newer] == [span(10, 20), span(20, 21), span(0, 2, partition=11)]
+    assert sorted(batch.batch_id for _, batch in newer if batch) == [1, 2]
+    ends = {("alerts.ztf", 0): 21, ("alerts.ztf", 1): 4, ("alerts.ztf", 11): 2}
+    assert list(ledger.newer(query, ends)) == []
