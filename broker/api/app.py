@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from broker import __version__
-from broker.api import cutouts, objects, system, topics, vo
+from broker.api import cutouts, objects, search, system, topics, vo
 from broker.api.errors import ApiError
 from broker.api.formats import json_response
 from broker.api.limits import TokenBuckets
@@ -66,8 +66,8 @@ def make_app(sources: Sources, *, requests_per_s: float = 20.0, burst: int = 200
     app.state.sources = sources
     app.state.error_page = None
     app.state.buckets = TokenBuckets(per_s=requests_per_s, burst=burst)
-    for router in (objects.router, cutouts.router, topics.router, system.router, vo.router):
-        app.include_router(router, prefix=PREFIX, responses=_ERRORS)
+    for part in _PARTS:
+        app.include_router(part.router, prefix=PREFIX, responses=_ERRORS)
     app.include_router(topics.registry_router, include_in_schema=False)
     app.include_router(metrics_router)
     app.middleware("http")(_guard)
@@ -78,6 +78,16 @@ def make_app(sources: Sources, *, requests_per_s: float = 20.0, burst: int = 200
     app.exception_handler(HTTPException)(_say_http_error)
     return app
 
+
+_PARTS = (
+    search,
+    objects,
+    cutouts,
+    topics,
+    system,
+    vo,
+)
+"""Modules with a router each."""
 
 _ERROR = {
     "content": {

@@ -11,6 +11,7 @@ from broker.alerts.adapters import find_adapters
 from broker.alerts.columns import KINDS
 from broker.api.errors import ApiError, not_found
 from broker.api.rows import object_name
+from broker.api.shelf import Shelf
 from broker.archive import Archive
 from broker.catalog.registry import Catalogs
 from broker.errors import AlertError
@@ -19,6 +20,7 @@ from broker.ops.packets import find_packet
 from broker.science import Contributions
 from broker.store import keys
 from broker.store.alerts import AlertStore
+from broker.store.index import AlertIndex
 from broker.store.ledger import Batch, Ledger
 from broker.store.quarantine import Quarantine, QuarantineStatus
 from broker.store.table import Tables
@@ -105,7 +107,9 @@ class Sources:
         self.run, self.tables, self.topics = run, tables, topics
         self.archive, self.catalogs, self.contributions = archive, catalogs, contributions
         self.surveys = tuple(sorted(find_adapters()))
-        self._store = AlertStore(tables, run)
+        self._store = self.store = AlertStore(tables, run)
+        self.index = AlertIndex(tables, run)
+        self.shelf = Shelf(self.index)
         self._cached: dict[str, _Cached] = {}
         self._lock = threading.Lock()
 
@@ -113,6 +117,15 @@ class Sources:
         """Raise ApiError if there is no such survey."""
         if survey not in self.surveys:
             raise not_found("survey", survey, self.surveys)
+
+    def has_table(self, name: str) -> bool:
+        """Return whether the run has a table; runs from before it was thought of have none."""
+        return self.run.table(name) in self.kept("tables", TOPICS_S, self.tables.names)
+
+    def check_index(self) -> None:
+        """Raise ApiError if the run is older than the index of alerts."""
+        if not self.has_table("index"):
+            raise ApiError(404, f"run {self.run.name} has no index: it is older than searches")
 
     def alert(self, survey: str, dia_source_id: str) -> Alert:
         """Return an alert; ApiError 404 if there is none that everyone may see."""

@@ -29,7 +29,7 @@ def client(app):
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def words():
     """The constants of the broker in memory."""
     return serving
