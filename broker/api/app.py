@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from broker import __version__
-from broker.api import cutouts, objects, search, system, topics, vo
+from broker.api import cutouts, objects, search, statistics, system, topics, vo
 from broker.api.errors import ApiError
 from broker.api.formats import json_response
 from broker.api.limits import TokenBuckets
@@ -85,6 +85,7 @@ _PARTS = (
     cutouts,
     topics,
     system,
+    statistics,
     vo,
 )
 """Modules with a router each."""

@@ -1,18 +1,19 @@
-"""Alerts of nights as the index has them, kept for a few seconds: pages are turned."""
+"""Alerts of nights as the index has them, kept for a while: pages are turned, maps are drawn."""
 
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from broker.store.blocks import Entries
 from broker.store.index import AlertIndex
 
-_KEPT_S = 15.0
+_FOUND_S, _COUNTED_S = 15.0, 60.0
 _MOST_KEPT = 1_500_000
 
 
 class Shelf:
-    """Alerts of nights and topics, kept for a few seconds: pages are turned.
+    """What was read of the index lately, as many alerts as memory allows.
 
     Parameters
     ----------
@@ -22,19 +23,32 @@ class Shelf:
 
     def __init__(self, index: AlertIndex) -> None:
         self._index, self._lock = index, threading.Lock()
-        self._kept: OrderedDict[tuple[str, str | None], tuple[float, Entries]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[float, Entries]] = OrderedDict()
 
     def entries(self, night: str, topic: str | None) -> Entries:
         """Return the alerts of a night, of a topic if one is named, at most seconds old."""
-        name, now = (night, topic), time.monotonic()
+        name = (night, "" if topic is None else f"topic {topic}")
+        return self._read(name, _FOUND_S, lambda: self._index.entries(night, topic=topic))
+
+    def counted(self, night: str) -> Entries:
+        """Return what is counted of a night, at most a minute old."""
+        return self._read((night, "counted"), _COUNTED_S, lambda: self._index.counted(night))
+
+    def clear(self) -> None:
+        """Forget all of it."""
         with self._lock:
-            since, kept = self._kept.get(name, (0.0, None))
-            if kept is not None and now - since < _KEPT_S:
-                return kept
-        found = self._index.entries(night, topic=topic)
+            self._kept.clear()
+
+    def _read(self, name: tuple[str, str], seconds: float, read: Callable[[], Entries]) -> Entries:
+        now = time.monotonic()
         with self._lock:
-            self._kept.pop(name, None)
+            if name in self._kept and now < self._kept[name][0] + seconds:
+                self._kept.move_to_end(name)
+                return self._kept[name][1]
+        found = read()
+        with self._lock:
             self._kept[name] = (now, found)
+            self._kept.move_to_end(name)
             while sum(len(e) for _, e in self._kept.values()) > _MOST_KEPT and len(self._kept) > 1:
                 self._kept.popitem(last=False)
         return found

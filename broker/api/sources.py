@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,21 +17,22 @@ from broker.errors import AlertError
 from broker.ops.accounts import Accounts, accounts_of
 from broker.ops.packets import find_packet
 from broker.science import Contributions
-from broker.store import keys
 from broker.store.alerts import AlertStore
 from broker.store.index import AlertIndex
 from broker.store.ledger import Batch, Ledger
 from broker.store.quarantine import Quarantine, QuarantineStatus
+from broker.store.search import counts_by_kind
 from broker.store.table import Tables
 from broker.topics.publish import read_schemas, schemas_topic
 from broker.topics.topic import Topics
-from broker.types import Coordinate, Run, night_of
+from broker.types import Coordinate, Run
 from broker.units import separation_arcsec
 
 Alert = dict[str, Any]
 T = TypeVar("T")
 
 COUNTS_S, TOPICS_S, LEDGER_S, SCHEMAS_S = 60.0, 5.0, 60.0, 60.0
+OLD_COUNTS_S = 3600.0
 """How old an answer may be that takes a whole table to find. [s]"""
 
 _US_PER_DAY = 86_400e6
@@ -195,17 +195,28 @@ class Sources:
     # What takes a whole table or many calls: kept for a while.
 
     def night_counts(self) -> Mapping[str, Mapping[str, int]]:
-        """Return stored alerts by night observed and survey, whether public or not."""
+        """Return the public alerts by night observed and survey; at most a minute old."""
         return self.kept("nights", COUNTS_S, self._count_nights)
 
     def _count_nights(self) -> dict[str, dict[str, int]]:
-        counts: dict[str, Counter[str]] = {}
-        if self.run.table("alert_id") not in self.tables.names():
-            return {}
-        for _, row in self.tables.table(self.run.table("alert_id")).scan():
-            survey, _, at_us, _ = keys.split_alert_key(next(iter(row.values())))
-            counts.setdefault(night_of(at_us / _US_PER_DAY), Counter())[survey] += 1
-        return {night: dict(sorted(counts[night].items())) for night in sorted(counts)}
+        by_night = {night: self.counts(night)["survey"] for night in self.nights()}
+        return {night: dict(sorted(by.items())) for night, by in by_night.items() if by}
+
+    def nights(self) -> list[str]:
+        """Return the nights that the index has, oldest first; none if the run has no index."""
+        if not self.has_table("index"):
+            return []
+        return self.kept("index-nights", TOPICS_S, self.index.nights)
+
+    def counts(self, night: str) -> dict[str, dict[str, int]]:
+        """Return how many public alerts a night has, by kind and value.
+
+        Of the newest two nights it may be a minute old, of others an hour.
+        """
+        seconds = COUNTS_S if night in self.nights()[-2:] else OLD_COUNTS_S
+        return self.kept(
+            f"counts-{night}", seconds, lambda: counts_by_kind(self.shelf.counted(night))
+        )
 
     def batches(self) -> list[Batch]:
         """Return all batches of all queries, in the order in which they were recorded."""

@@ -15,6 +15,9 @@ Range = tuple[float | None, float | None]
 RANGED = ("midpointMjdTai", "mag", "snr", "reliability", "nDiaSources")
 """What may be asked for by a range."""
 
+KINDS = ("alerts", "survey", "band", "topic", "class", "catalog")
+"""What is counted by: all alerts, or the values of one of these."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -114,3 +117,19 @@ def _within(entries: Entries, name: str, limits: Range) -> Bools:
     if name == "nDiaSources" and low is None and high is not None:
         inside &= values > 0  # not known
     return inside
+
+
+def counts_by_kind(entries: Entries) -> dict[str, dict[str, int]]:
+    """Return how many public alerts there are, by `KINDS` and their values.
+
+    Of `alerts` the values are `all` and `solar-system`; classes are named `column=value`.
+    """
+    public = entries.label(PUBLIC)
+    counts: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
+    counts["alerts"] = {"all": int(public.sum())}
+    counts["alerts"][SOLAR_SYSTEM] = int((entries.label(SOLAR_SYSTEM) & public).sum())
+    for label, bits in entries.labels.items():
+        kind, _, value = label.partition(":")
+        if value and kind in counts and (n := int((bits & public).sum())):
+            counts[kind][value] = n
+    return counts

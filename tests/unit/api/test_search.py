@@ -174,7 +174,7 @@ def test_alerts_that_come_while_pages_are_turned_neither_repeat_nor_hide_others(
                 batch, diaSourceId=[f"new{n}"], midpointMjdTai=[61002.0 + n], isPublic=[True]
             )
             words.put(broker.store, late)
-            broker.sources.shelf._kept.clear()
+            broker.sources.shelf.clear()
             n += 1
 
     assert found == before
