@@ -1,5 +1,7 @@
 """PSF flux at given places, source or not."""
 
+from typing import Any
+
 import numpy as np
 
 from broker.detection.measure import FIT_HALF_SIGMAS
@@ -33,15 +35,11 @@ def forced_flux(
         NaN where less than a quarter of the PSF's power falls on usable pixels.
     """
     half = half_width(psf_sigma)
-    table = _forced(
-        pixels,
-        variance,
-        unusable,
-        np.asarray(x, np.float64),
-        np.asarray(y, np.float64),
-        float(psf_sigma),
-        half,
-    )
+    xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    # Row by row: neighbours' pixels are still in the processor's cache.
+    order = np.argsort(np.rint(ys), kind="stable")
+    table = np.empty((xs.size, 2))
+    table[order] = _forced(pixels, variance, unusable, xs[order], ys[order], float(psf_sigma), half)
     return table[:, 0], table[:, 1]
 
 
@@ -65,18 +63,32 @@ def _forced(
             across += px[i] * px[i]
             along += py[i] * py[i]
         full = across * along
-        first, last = max(0, half - cx), min(side, nx + half - cx)
+        a, b = max(0, half - cx), min(side, nx + half - cx)
+        narrow = px.astype(np.float32)
         for j in range(max(0, half - cy), min(side, ny + half - cy)):
-            y = cy + j - half
-            for i in range(first, last):
-                x = cx + i - half
-                p = 0.0 if unusable[y, x] else px[i] * py[j]
-                # Where it is masked the variance may be 0.
-                weighed = p / variance[y, x] if p > 0.0 else 0.0
-                signal += weighed * pixels[y, x] if p > 0.0 else 0.0
-                norm += weighed * p if p > 0.0 else 0.0
-                power += p * p
+            y, low, high = cy + j - half, cx + a - half, cx + b - half
+            if a < b:
+                row = _row(pixels[y, low:high], variance[y, low:high], unusable[y, low:high],
+                           narrow[a:b])  # fmt: skip
+                signal += py[j] * row[0]
+                norm += py[j] * py[j] * row[1]
+                power += py[j] * py[j] * row[2]
         if power > 0.25 * full and norm > 0.0:
             out[k, 0] = signal / norm
             out[k, 1] = 1.0 / np.sqrt(norm)
     return out
+
+
+@compiled
+def _row(pixels: F32, variance: F32, unusable: Bools, profile: F32) -> Any:
+    """Return the sums of a row: of profile times pixel over variance, its square, and alone."""
+    signal, norm, power = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    zero, one = np.float32(0.0), np.float32(1.0)
+    for x in range(pixels.size):
+        # Where it is masked the variance may be 0.
+        p = zero if unusable[x] else profile[x]
+        weighed = p / (one if unusable[x] else variance[x])
+        signal += weighed * (zero if unusable[x] else pixels[x])
+        norm += weighed * p
+        power += p * p
+    return signal, norm, power

@@ -241,8 +241,15 @@ def _level_row(
         left = first[k] + up * (second[k] - first[k])
         other = min(k + 1, n - 1)
         rise = first[other] + up * (second[other] - first[other]) - left
-        for x in range(starts_x[k], starts_x[k + 1]):
-            out[x] = left + share_x[x] * rise
+        start, end = starts_x[k], starts_x[k + 1]
+        _line(left, rise, share_x[start:end], out[start:end])
+
+
+@compiled
+def _line(left: Any, rise: Any, share: F32, out: F32) -> None:
+    # A function of its own on a row of its own: that is made of vector instructions.
+    for x in range(out.size):
+        out[x] = left + share[x] * rise
 
 
 @compiled
@@ -317,35 +324,44 @@ def clipped_mean_cells(
     sigma = np.zeros((rows, columns), np.float32)
     count = np.zeros((rows, columns), np.int64)
     level = np.empty(nx, np.float32)
-    sums = np.empty((columns, 4))
-    zero, one = np.float32(0.0), np.float32(1.0)
+    # Single precision is enough for the few rows of a cell.
+    sums = np.empty((4, nx), np.float32)
+    zero = np.float32(0.0)
     for j in range(rows):
-        sums[:] = 0.0
+        sums[:] = zero
         for y in range(j * cell, min(ny, (j + 1) * cell)):
             _level_row(values, low_y, share_y, starts_x, share_x, y, level)
-            for i in range(columns):
-                # Single precision is enough for the few pixels of a cell's row.
-                total, square, base, n = zero, zero, zero, zero
-                for x in range(i * cell, min(nx, (i + 1) * cell)):
-                    offset = pixels[y, x] - level[x]
-                    good = (not (unusable[y, x] | sources[y, x])) & (abs(offset) < clip)
-                    offset = offset if good else zero
-                    total += offset
-                    square += offset * offset
-                    base += level[x] if good else zero
-                    n += one if good else zero
-                sums[i, 0] += total
-                sums[i, 1] += square
-                sums[i, 2] += base
-                sums[i, 3] += n
+            _add_clipped(pixels[y], unusable[y], sources[y], level, np.float32(clip), sums)
         for i in range(columns):
-            n = sums[i, 3]
+            total, square, base, n = 0.0, 0.0, 0.0, 0.0
+            for x in range(i * cell, min(nx, (i + 1) * cell)):
+                total += sums[0, x]
+                square += sums[1, x]
+                base += sums[2, x]
+                n += sums[3, x]
             count[j, i] = int(n)
             if n > 0.0:
-                shift = sums[i, 0] / n
-                mean[j, i] = shift + sums[i, 2] / n
-                sigma[j, i] = np.sqrt(max(sums[i, 1] / n - shift**2, 0.0)) / _CLIPPED_SIGMA
+                shift = total / n
+                mean[j, i] = shift + base / n
+                sigma[j, i] = np.sqrt(max(square / n - shift**2, 0.0)) / _CLIPPED_SIGMA
     return mean, sigma, count
+
+
+@compiled
+def _add_clipped(
+    pixels: F32, unusable: Bools, sources: Bools, level: F32, clip: Any, sums: F32
+) -> None:
+    """Add a row's offsets, their squares, its level and number, where it is sky, to each column."""
+    zero, one = np.float32(0.0), np.float32(1.0)
+    total, square, base, n = sums[0], sums[1], sums[2], sums[3]
+    for x in range(pixels.size):
+        offset = pixels[x] - level[x]
+        good = (not (unusable[x] | sources[x])) & (abs(offset) < clip)
+        offset = offset if good else zero
+        total[x] += offset
+        square[x] += offset * offset
+        base[x] += level[x] if good else zero
+        n[x] += one if good else zero
 
 
 def expand_mesh(mesh: F32, cell_px: int, shape: tuple[int, int]) -> F32:

@@ -9,7 +9,7 @@ import numpy as np
 from broker.errors import AlertError
 from broker.imaging.background import fit_background
 from broker.imaging.image import Calibration, Image
-from broker.imaging.kernels import F32, compiled, grow, select
+from broker.imaging.kernels import F32, Bools, compiled, grow, select
 from broker.imaging.mask import UNUSABLE, MaskPlane
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.warp import warp
@@ -22,7 +22,13 @@ CLIP_SHARE = 0.3
 """The clip is also never nearer than this share of the brightest median within `_REACH_PX`."""
 
 _REACH_PX = 2
+_CLIP_GROW_PX = 2
+"""Pixels of an image this near to one that is left out are left out as well: warping spreads what
+struck a pixel over its neighbours, where it is below the clip and would get in."""
+
 _SEEING_MARGIN = 1.5
+_MEDIAN_VARIANCE = 1.571
+"""Of a median of normal values, over that of their mean."""
 
 
 def coadd(images: Sequence[Image], wcs: Wcs, shape: tuple[int, int]) -> Image:
@@ -139,7 +145,12 @@ def _combine(
 
     middle = _medians(stack, masks, unusable)
     bright = maximum_filter(np.abs(middle), 2 * _REACH_PX + 1)
-    return _means(stack, variances, shares, masks, middle, bright, unusable, no_data, saturated)
+    noise = np.sqrt(variances) * np.float32(CLIP_SIGMAS)
+    left_out = np.empty(stack.shape, np.bool_)
+    for k in range(len(stack)):
+        far = _far(stack[k], masks[k], middle, bright, noise[k], shares[k], unusable)
+        left_out[k] = grow(far, _CLIP_GROW_PX)
+    return _means(stack, variances, left_out, masks, middle, unusable, no_data, saturated)
 
 
 @compiled
@@ -162,13 +173,27 @@ def _medians(stack: Any, masks: Any, unusable: int) -> F32:
 
 
 @compiled
+def _far(
+    pixels: F32, mask: Any, middle: F32, bright: F32, noise: Any, share: Any, unusable: int
+) -> Bools:
+    """Return which usable pixels of an image are further from the median than the clip."""
+    ny, nx = pixels.shape
+    out = np.empty((ny, nx), np.bool_)
+    for y in range(ny):
+        for x in range(nx):
+            gap = abs(pixels[y, x] - middle[y, x])
+            usable = mask[y, x] & unusable == 0
+            out[y, x] = usable and gap > noise + share * bright[y, x]
+    return out
+
+
+@compiled
 def _means(
     stack: Any,
     variances: F32,
-    shares: F32,
+    left_out: Any,
     masks: Any,
     middle: F32,
-    bright: F32,
     unusable: int,
     no_data: int,
     saturated: int,
@@ -177,7 +202,6 @@ def _means(
     pixels = np.zeros((ny, nx), np.float32)
     variance = np.zeros((ny, nx), np.float32)
     mask = np.zeros((ny, nx), np.uint16)
-    noise = np.sqrt(variances) * np.float32(CLIP_SIGMAS)
     for y in range(ny):
         for x in range(nx):
             count, seen = 0, 0
@@ -187,17 +211,20 @@ def _means(
             if count == 0:
                 mask[y, x] = no_data | (seen & saturated)
                 continue
-            total, weight = 0.0, 0.0
+            total, weight, whole = 0.0, 0.0, 0.0
             for k in range(n):
                 if masks[k, y, x] & unusable:
                     continue
-                reach = noise[k] + shares[k] * bright[y, x]
-                if count < 3 or abs(stack[k, y, x] - middle[y, x]) <= reach:
+                whole += 1.0 / variances[k]
+                if count < 3 or not left_out[k, y, x]:
                     total += stack[k, y, x] / variances[k]
                     weight += 1.0 / variances[k]
-            if weight == 0.0:
+            if whole == 0.0:
                 mask[y, x] = no_data
                 continue
+            if weight == 0.0:  # each is near an outlier of its own, as it may be with three images
+                weight = whole / _MEDIAN_VARIANCE
+                total = middle[y, x] * weight
             pixels[y, x] = total / weight
             variance[y, x] = 1.0 / weight
     return pixels, variance, mask

@@ -254,10 +254,11 @@ def fit_kernel(
     stamps = cut_stamps(target, x, y, STAMP_HALF).reshape(len(x), -1).astype(np.float64)
     noise = variance if variance.ndim == 3 else cut_stamps(variance, x, y, STAMP_HALF)
     weight = 1.0 / np.sqrt(noise.reshape(len(x), -1))
-    design *= weight[:, :, None]
+    design *= weight[:, None, :]
     stamps *= weight
     # Per star, so that leaving one out costs nothing.
-    normal, right = np.swapaxes(design, 1, 2) @ design, np.einsum("spc,sp->sc", design, stamps)
+    normal = design @ np.swapaxes(design, 1, 2)
+    right = (design @ stamps[:, :, None])[:, :, 0]
     power = np.sum(stamps**2, axis=1)
     keep = np.ones(len(x), bool)
     for _ in range(_ROUNDS):
@@ -273,8 +274,7 @@ def fit_kernel(
 
 def _constant(design: F64, stamps: F64, solution: F64) -> tuple[Bools, F64]:
     """Return which stars fit and did not vary, and the chi-square per pixel of each."""
-    background = design[:, :, -3:] @ solution[-3:]
-    model = design[:, :, :-3] @ solution[:-3]
+    background, model = solution[-3:] @ design[:, -3:], solution[:-3] @ design[:, :-3]
     rest = stamps - background - model
     chi2 = np.mean(rest**2, axis=1)
     power = np.maximum(np.sum(model**2, axis=1), 1e-30)
@@ -302,7 +302,7 @@ def _columns(basis: Basis) -> NDArray[np.int64]:
 def _design(
     source: F32, basis: Basis, x: NDArray[Any], y: NDArray[Any], shape: tuple[int, int]
 ) -> F64:
-    """Return the design matrix, shape (n_stars, n_pixels, n_columns)."""
+    """Return the design matrix, shape (n_stars, n_columns, n_pixels)."""
     side = 2 * STAMP_HALF + 1
     patches = cut_stamps(source, x, y, STAMP_HALF + basis.radius).astype(np.float64)
     n_taps = basis.filters.shape[1]
@@ -319,8 +319,11 @@ def _design(
     xx = np.asarray(x)[:, None, None] + offset[None, None, :] + np.zeros((1, side, 1))
     poly = polynomials(xx.astype(np.float64), yy.astype(np.float64), shape)
     index = _columns(basis)
-    parts = [terms[:, t] * poly[p] for t, p in index] + [poly[p] for p in range(3)]
-    return np.stack([part.reshape(len(patches), -1) for part in parts], axis=-1)
+    design = np.empty((len(patches), len(index) + 3, side, side))
+    for column, (t, p) in enumerate(index):
+        np.multiply(terms[:, t], poly[p], out=design[:, column])
+    design[:, -3:] = np.swapaxes(poly[:3], 0, 1)
+    return design.reshape(len(patches), len(index) + 3, side * side)
 
 
 def _choose(
