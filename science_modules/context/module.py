@@ -75,7 +75,7 @@ def context(
     )
 
 
-@topic_filter(topic="hosted-transient", max_pass_fraction=0.1)
+@topic_filter(topic="hosted-transient", max_pass_fraction=0.5)
 def hosted_transient(
     context_class: pd.Series,
     reliability: pd.Series,
@@ -83,14 +83,21 @@ def hosted_transient(
     is_dipole: pd.Series,
     snr: pd.Series,
     n_dia_sources: pd.Series,
+    age_days: pd.Series,
+    *,
+    min_age_days: float = 0.02,
 ) -> pd.Series:
-    """For surveys of transients in galaxies: positive, real, seen at least twice, S/N 7."""
+    """For surveys of transients in galaxies: positive, real, S/N 7, still there half an hour on.
+
+    Something that moves is no longer at the place of its first detection then.
+    """
     return all_of(
         is_in_context(context_class, "hosted"),
         is_reliable(reliability),
         is_positive(is_negative, is_dipole),
         is_bright(snr),
         is_confirmed(n_dia_sources),
+        age_days >= min_age_days,
     )
 
 

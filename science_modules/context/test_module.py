@@ -73,6 +73,7 @@ GOOD = {
         "is_dipole": False,
         "snr": 12.0,
         "n_dia_sources": 3.0,
+        "age_days": 1.5,
     },
     variable_star: {
         "context_class": "variable-star",
@@ -107,6 +108,10 @@ def test_a_filter_chooses_what_it_is_for_and_nothing_unknown(function):
 
 def test_small_changes_of_stars_stay_out():
     assert not judged(variable_star, psf_flux=100.0)
+
+
+def test_two_detections_in_one_pass_may_be_of_something_that_moves():
+    assert not judged(hosted_transient, n_dia_sources=2.0, age_days=0.001)
 
 
 def test_a_far_prediction_is_not_the_object():

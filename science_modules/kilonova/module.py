@@ -74,7 +74,7 @@ def kilonova(
     return pd.DataFrame(columns).astype(np.float32)
 
 
-@topic_filter(topic="kilonova-candidate", max_pass_fraction=0.005)
+@topic_filter(topic="kilonova-candidate", max_pass_fraction=0.01)
 def kilonova_candidate(
     kilonova_score: pd.Series,
     reliability: pd.Series,
