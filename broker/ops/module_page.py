@@ -110,7 +110,8 @@ def render_page(report: Mapping[str, Any]) -> str:
         label = f"{module['name']} {module['version']}"
         parts.append(f"<h2>Module {escape(label)}</h2><p>{escape(module['doc'])}</p>")
         parts += [_failures(module), _cost(module["cost"]), *_outputs(module["outputs"])]
-        parts += _examples(report["examples"].get(module["name"], []))
+        if not report["topics"]:  # those that the topics chose are shown there
+            parts += _examples(report["examples"].get(module["name"], []))
     if report["against"]:
         parts += _differences(report)
     head = (
