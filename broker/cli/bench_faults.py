@@ -98,3 +98,37 @@ def _fault_row(found: Any, kind: str | None) -> dict[str, Any]:
         "p50_s": p50,
         "p95_s": p95,
     }
+
+
+_MOST_GROWTH = 1.3
+"""How much more memory may be used at the end than after a quarter of the packets."""
+
+
+@click.command()
+@click.option(
+    "--packets",
+    type=click.IntRange(100),
+    default=100_000,
+    show_default=True,
+    help="Spoilt packets, of all surveys and images.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws them.")
+@json_option
+@click.pass_context
+def fuzz(ctx: click.Context, packets: int, seed: int, as_json: bool) -> None:
+    """Send spoilt packets of every survey, and images, through what reads them.
+
+    Bits turned, cut, grown, lengths that cannot be, nested deep, NaN, mixed with others, cutouts
+    that unpack to 80 MB. Exit code 20 if one is neither an alert nor refused, or memory grows.
+
+    Example: broker bench fuzz --packets 100000
+    """
+    from dataclasses import asdict
+
+    from broker.ops.fuzz.bench import bench_fuzz
+
+    found = bench_fuzz(load(ctx), packets, seed=seed, say=lambda words: click.echo(words, err=True))
+    rows = [asdict(row) | {"unaccounted": row.unaccounted} for row in found]
+    emit_rows(rows, list(rows[0]), as_json=as_json)
+    if any(r.unaccounted or r.last_mb > _MOST_GROWTH * r.first_mb for r in found):
+        sys.exit(_BAD_DATA)

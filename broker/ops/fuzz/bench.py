@@ -1,0 +1,230 @@
+"""Very many spoilt packets through the stream's own decode stage: JVM, Arrow, Python workers."""
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from broker.alerts.adapters import find_adapters
+from broker.alerts.outgoing import packet_format
+from broker.catalog.registry import Catalogs
+from broker.config import Config
+from broker.ops.fuzz.judge import IMAGES, SURVEYS, cutouts_of, judge, seeds_of
+from broker.ops.fuzz.mutate import mutate
+from broker.science import Runner
+from broker.science.registry import order_contributions
+from broker.spark.decode import decode
+from broker.spark.enrich import Enricher
+from broker.spark.session import make_session, stop_session
+from broker.spark.stats import BatchStats
+from broker.store.alerts import AlertStore, create_tables
+from broker.store.memory import MemoryTables
+from broker.types import DEAD_LETTERS, Run
+
+_RUN = Run("fuzz")
+_BATCH = 1000
+_STAGE = "consumed int, stored int, dead int, cutouts int, refused int, odd int, peakMb double"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FuzzRow:
+    """What became of the spoilt packets of one survey.
+
+    Parameters
+    ----------
+    survey : str
+    packets, alerts, dead_letters : int
+        Sent in; that are alerts all the same; that are refused with a reason.
+    cutouts, refused : int
+        Cutouts of the alerts: read, and refused.
+    odd : int
+        Refused because a decoder stumbled in a way that it does not know.
+    first_mb, last_mb : float
+        Memory of JVM and workers after a quarter of the packets, and after all. [MB]
+    """
+
+    survey: str
+    packets: int
+    alerts: int
+    dead_letters: int
+    cutouts: int
+    refused: int
+    odd: int
+    first_mb: float
+    last_mb: float
+
+    @property
+    def unaccounted(self) -> int:
+        """Packets that are neither."""
+        return self.packets - self.alerts - self.dead_letters
+
+
+def bench_fuzz(config: Config, packets: int, *, seed: int = 0, say: Say) -> list[FuzzRow]:
+    """Send spoilt packets of each survey, and spoilt images, through what reads them.
+
+    Parameters
+    ----------
+    config : Config
+        For Spark's settings; no server is needed.
+    packets : int
+        In all: a fifth are images, which are read in this process.
+    seed : int
+        Chooses packets and mutations.
+    say : callable
+        Told what is being done.
+    """
+    spark = make_session(config, "fuzz")
+    share = packets // (len(SURVEYS) + 1)
+    try:
+        rows = []
+        for survey in SURVEYS:
+            rng = np.random.default_rng([seed, SURVEYS.index(survey)])
+            if survey == IMAGES:
+                rows.append(_images(rng, share))
+            else:
+                n = packets - 4 * share + share if survey == "sim" else share
+                rows.append(_survey(spark, rng, survey, n))
+            say(f"{rows[-1]}")
+        return rows
+    finally:
+        stop_session(spark)
+
+
+def _made(rng: np.random.Generator, survey: str, n: int) -> list[bytes]:
+    others = [packet for name in SURVEYS for packet in seeds_of(name)]
+    return [mutate(rng, seeds_of(survey), others)[1] for _ in range(n)]
+
+
+def _survey(spark: Any, rng: np.random.Generator, survey: str, n: int) -> FuzzRow:
+    total: Counter[str] = Counter()
+    memory = []
+    for first in range(0, n, _BATCH):
+        size = min(_BATCH, n - first)
+        table = _as_messages(survey, _made(rng, survey, size))
+        decoded = decode(spark.createDataFrame(table), {_topic(survey): survey})
+        for row in decoded.mapInArrow(judge_batches, _STAGE).collect():
+            total.update({k: v for k, v in row.asDict().items() if k != "peakMb"})
+        memory.append(_memory_mb())
+    return FuzzRow(
+        survey,
+        n,
+        total["stored"],
+        total["dead"],
+        total["cutouts"],
+        total["refused"],
+        total["odd"],
+        memory[len(memory) // 4],
+        memory[-1],
+    )
+
+
+def _images(rng: np.random.Generator, n: int) -> FuzzRow:
+    total: Counter[bool] = Counter()
+    memory = []
+    for first in range(0, n, _BATCH):
+        for packet in _made(rng, IMAGES, min(_BATCH, n - first)):
+            total[judge(IMAGES, packet).is_alert] += 1
+        memory.append(_memory_mb())
+    return FuzzRow(
+        IMAGES, n, total[True], total[False], 0, 0, 0, memory[len(memory) // 4], memory[-1]
+    )
+
+
+def _topic(survey: str) -> str:
+    return _RUN.alerts_topic(survey)
+
+
+def _as_messages(survey: str, packets: list[bytes]) -> pa.Table:
+    n = len(packets)
+    return pa.table(
+        {
+            "topic": pa.array([_topic(survey)] * n),
+            "partition": pa.array(np.arange(n) % 2, pa.int32()),
+            "offset": pa.array(np.arange(n), pa.int64()),
+            "timestamp": pa.array([0] * n, pa.timestamp("us", "UTC")),
+            "value": pa.array(packets, pa.binary()),
+        }
+    )
+
+
+def judge_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Run in a worker: the one pass without science, on tables in memory; count what came."""
+    for batch in batches:
+        enricher: Any = _enricher()
+        stats = BatchStats()
+        canonical: list[pa.Table] = []
+        put = enricher.store.put
+
+        def keep(table: pa.Table, put: Any = put, kept: Any = canonical, **more: Any) -> None:
+            kept.append(table)
+            put(table, **more)
+
+        enricher.store.put = keep
+        rows = enricher.enrich(batch, batch_id="fuzz-0", stats=stats).to_pylist()
+        dead = [row for row in rows if row["topic"] == _RUN.internal_topic(DEAD_LETTERS)]
+        reasons = [
+            next(h["value"] for h in row["headers"] if h["key"] == "reason") or b"" for row in dead
+        ]
+        read = [cutouts_of(table) for table in canonical]
+        yield pa.RecordBatch.from_pylist(
+            [
+                {
+                    "consumed": batch.num_rows,
+                    "stored": stats.counts.get("stored", 0),
+                    "dead": len(dead),
+                    "cutouts": sum(n for n, _ in read),
+                    "refused": sum(n for _, n in read),
+                    "odd": sum(b"cannot be read: " in r or b" failed: " in r for r in reasons),
+                    "peakMb": _memory_mb(),
+                }
+            ],
+            schema=pa.schema(
+                [
+                    *((name, pa.int32()) for name in _STAGE.replace(" int", "").split(", ")[:-1]),
+                    ("peakMb", pa.float64()),
+                ]
+            ),
+        )
+
+
+def _enricher() -> Enricher:
+    """Return an enricher without science; its tables are new, so that memory can be flat."""
+    found = _contributions()
+    tables = MemoryTables()
+    create_tables(tables, _RUN)
+    nowhere = Path("/nowhere")
+    return Enricher(
+        run=_RUN,
+        adapters=find_adapters(),
+        catalogs=Catalogs(nowhere),
+        contributions=found,
+        runner=Runner(found, catalogs={}, isolate=False),
+        store=AlertStore(tables, _RUN),
+        packets=packet_format(found.qualified_columns, {}),
+    )
+
+
+@functools.cache
+def _contributions() -> Any:
+    return order_contributions((), {})
+
+
+def _memory_mb() -> float:
+    """Return the memory of this process and those below it. [MB]"""
+    me = psutil.Process(os.getpid())
+    total = 0.0
+    for one in (me, *me.children(recursive=True)):
+        try:
+            total += one.memory_info().rss / 1e6
+        except psutil.NoSuchProcess:
+            continue
+    return total
