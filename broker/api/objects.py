@@ -234,7 +234,7 @@ def resolve(
     q: Annotated[
         str,
         Query(
-            description="An id, a name, a place, topic:…, night:…",
+            description="An id, a name, a place, topic:…, class:…, night:…",
             max_length=200,
             examples=["J100027.91-021204.3"],
         ),

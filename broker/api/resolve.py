@@ -44,7 +44,7 @@ _ARCSEC = {
     "°": 3600.0,
 }
 
-KINDS = ("place", "topic", "night", "name")
+KINDS = ("place", "topic", "class", "night", "name")
 
 HELP = (
     ("id", "91955254103259883", "an object or an alert, by its id"),
@@ -53,6 +53,7 @@ HELP = (
     ("sexagesimal", "10:00:27.91 -02:12:04.3 1m", "a place in hours and degrees; radius s, m or d"),
     ("name", "J100027.91-021204.3", "a name that is a place"),
     ("topic", "topic:young-supernova", "the newest alerts of a topic"),
+    ("class", "class:hosted", "objects that a module says are of a class"),
     ("night", "night:20251110", "what happened in a night"),
 )
 """What may be typed: kind, example, what it finds."""
@@ -67,7 +68,7 @@ class Question:
     kind : str
         One of `KINDS`.
     text : str
-        A name, an id, a topic or a night; what was typed for a place.
+        A name, an id, a topic, a class or a night; what was typed for a place.
     ra, dec : float or None
         The place. [deg]
     radius_arcsec : float
@@ -113,8 +114,8 @@ def parse_question(text: str, surveys: Collection[str] = ()) -> Question:
 
 
 def _keyed(text: str, key: str, value: str, surveys: Collection[str]) -> Question:
-    if key == "topic":
-        return Question("topic", value)
+    if key in ("topic", "class"):
+        return Question(key, value)
     if key == "night":
         return Question("night", parse_night(value))
     if key == "ss":
@@ -122,7 +123,9 @@ def _keyed(text: str, key: str, value: str, surveys: Collection[str]) -> Questio
     if key in surveys:
         return Question("name", value, survey=key)
     raise ApiError(
-        400, f"{key}: is not understood", ("topic:", "night:", "ss:", *(f"{s}:" for s in surveys))
+        400,
+        f"{key}: is not understood",
+        ("topic:", "class:", "night:", "ss:", *(f"{s}:" for s in surveys)),
     )
 
 

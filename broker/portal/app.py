@@ -65,7 +65,7 @@ def as_data(value: Any) -> str:
 
 def add_portal(app: FastAPI) -> None:
     """Add the pages to an application that has the API."""
-    from broker.portal import object_page, pages
+    from broker.portal import object_page, pages, periods, schema_pages, search_pages, statistics
 
     shared = Pages(app.state.sources)
     app.state.pages = shared
@@ -73,7 +73,8 @@ def add_portal(app: FastAPI) -> None:
         shared, request, status, text, allowed
     )
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"), name="static")
-    for router in (pages.router, object_page.router):
+    parts = (pages, search_pages, object_page, periods, schema_pages, statistics)
+    for router in (part.router for part in parts):
         app.include_router(router, include_in_schema=False)
 
 

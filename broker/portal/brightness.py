@@ -66,8 +66,12 @@ def small_curve(epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     ]
     words = f"{mjd.size} epochs in {span:.2g} days, {', '.join(band for band, _ in bands)}"
     return {
-        "width": _WIDTH, "height": _HEIGHT, "zero": y(0.0), "points": points, "words": words,
-    }  # fmt: skip
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "zero": y(0.0),
+        "points": points,
+        "words": words,
+    }
 
 
 def _range(flux: F64) -> tuple[float, float]:

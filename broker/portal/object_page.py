@@ -14,8 +14,10 @@ from broker.api.own_objects import retraction_of, whole_object
 from broker.api.questions import SourcesOf
 from broker.api.resolve import notations
 from broker.api.rows import flat_row, nested_row, object_name
-from broker.api.sources import Alert, Sources
+from broker.api.sources import Alert, Packet, Sources
 from broker.portal.app import address, as_data, pages_of
+from broker.portal.classes import class_history, probabilities
+from broker.portal.sky_view import sky_view
 from broker.portal.words import matches
 
 router = APIRouter()
@@ -42,7 +44,7 @@ def show_object(
     history = history_rows(sources, alerts)[-_CHART_EPOCHS:]
     definitions = list(sources.catalogs.definitions.values())
     outputs = _outputs(sources, shown)
-    cutouts, problem = _cutouts(sources, shown)
+    packet, problem = _packet(sources, shown)
     return pages_of(request).page(
         "object.html",
         api=f"{PREFIX}{address('objects', survey, name)}",
@@ -53,8 +55,11 @@ def show_object(
         alerts=[flat_row(one) for one in reversed(alerts)],
         chart=as_data({"epochs": history, "shown": shown["diaSourceId"]}),
         n_epochs=len(history),
-        cutouts=cutouts,
+        cutouts=describe(packet) if packet else [],
         problem=problem,
+        sky=sky_view(sources, packet, alerts) if packet else None,
+        classes=class_history(alerts),
+        probabilities=probabilities(shown),
         kinds=tuple(KINDS),
         stretches=STRETCHES,
         color_maps=COLOR_MAPS,
@@ -78,11 +83,11 @@ def _chosen(alerts: Sequence[Alert], name: str | None, of: str) -> Alert:
     raise not_found(f"alert of object {of},", name)
 
 
-def _cutouts(sources: Sources, alert: Alert) -> tuple[list[dict[str, Any]], str | None]:
+def _packet(sources: Sources, alert: Alert) -> tuple[Packet | None, str | None]:
     try:
-        return describe(sources.packet(alert)), None
+        return sources.packet(alert), None
     except ApiError as error:
-        return [], error.message
+        return None, error.message
 
 
 def _outputs(sources: Sources, shown: Alert) -> list[dict[str, Any]]:

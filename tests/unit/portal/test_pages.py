@@ -7,9 +7,12 @@ from urllib.parse import quote
 
 import pytest
 
-from broker.api.questions import EXAMPLE_ALERT, EXAMPLE_OBJECT, EXAMPLE_TOPIC
+from broker.api.questions import EXAMPLE_ALERT, EXAMPLE_OBJECT, EXAMPLE_SCHEMA, EXAMPLE_TOPIC
 from broker.catalog.registry import read_definitions
 from broker.portal.app import as_data
+from broker.portal.classes import class_history
+from broker.portal.night_parts import latency_of_batches
+from broker.portal.schema_pages import fields_of
 from broker.portal.words import matches, number
 
 PAGES = (
@@ -25,6 +28,13 @@ PAGES = (
     f"/objects/ztf/{EXAMPLE_OBJECT}",
     f"/alerts/ztf/{EXAMPLE_ALERT}/packet",
     "/search?q=0.0+0.0+10",
+    "/find",
+    "/find?class=hosted",
+    f"/find?topic={EXAMPLE_TOPIC}&minSnr=1",
+    "/statistics",
+    f"/statistics?topic={EXAMPLE_TOPIC}",
+    "/schemas",
+    f"/schemas/{EXAMPLE_SCHEMA}",
 )
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -41,8 +51,11 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.found.append((tag, dict(attributes)))
-        if tag not in VOID and tag not in ("path", "circle"):
+        if tag not in VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
 
     def handle_endtag(self, tag):
         if not self.open or self.open.pop() != tag:
@@ -115,6 +128,12 @@ def test_text_of_an_enemy_stays_text(client, words):
         "/search?q=90+45+10",
         f"/search?q={quote(words.HOSTILE)}",
         f"/search?q=topic:{quote(words.HOSTILE)}",
+        f"/search?q=class:{quote(words.HOSTILE)}",
+        f"/find?class={quote(words.HOSTILE)}",
+        f"/find?box={quote(words.HOSTILE)}",
+        f"/statistics?class={quote(words.HOSTILE)}",
+        f"/schemas/{quote(words.HOSTILE, safe='')}",
+        f"/objects/sim/{quote(words.HOSTILE, safe='')}?alert={quote(words.HOSTILE)}",
         f"/topics/{quote(words.HOSTILE, safe='')}",
         f"/objects/sim/{words.BIG}?alert={quote(words.HOSTILE)}",
     ):
@@ -147,6 +166,7 @@ def test_the_id_of_a_page_is_exact(client, words):
         (EXAMPLE_ALERT, f"/objects/ztf/{EXAMPLE_OBJECT}?alert={EXAMPLE_ALERT}"),
         ("topic:young-supernova", "/topics/young-supernova"),
         ("night:2023-04-20", "/nights/20230420"),
+        ("class:hosted", "/find?class=hosted"),
     ],
 )
 def test_the_search_box_goes_to_what_was_meant(client, asked, place):
@@ -207,3 +227,104 @@ def test_null_is_a_dash_and_never_a_number():
         "yes",
         "3",
     ]
+
+
+def test_a_form_leaves_out_what_was_not_filled_in(client):
+    asked = {"class": "", "topic": EXAMPLE_TOPIC, "minSnr": " 1 ", "maxMag": "", "other": "x"}
+
+    answer = client.get("/find/go", params=asked, follow_redirects=False)
+
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/find?topic={EXAMPLE_TOPIC}&minSnr=1"
+    empty = client.get("/find/go", follow_redirects=False)
+    assert empty.headers["location"] == "/find"
+
+
+def test_a_search_shows_what_the_call_it_names_gives(client):
+    page = client.get(f"/find?topic={EXAMPLE_TOPIC}").text
+
+    call = re.search(r'This page as data: <a href="([^"]+)">', page)[1].replace("&amp;", "&")
+    data = client.get(call).json()
+    assert data["total"] > 1
+    assert f">{data['total']} objects<" in page
+    for row in data["data"]:
+        assert f">{row['objectId']}</a>" in page
+    csv = client.get(re.search(r'href="([^"]+format=csv[^"]*)"', page)[1].replace("&amp;", "&"))
+    assert len(csv.text.strip().splitlines()) == data["total"] + 1
+
+
+def test_rows_of_a_search_have_a_small_light_curve(client):
+    page = Elements(client.get(f"/find?topic={EXAMPLE_TOPIC}").text)
+
+    drawn = [a for a in page.all("svg") if a.get("class") == "small-curve"]
+    assert len(drawn) == len([a for a in page.all("a") if a["href"].startswith("/objects/")])
+    assert all("epoch" in a["aria-label"] for a in drawn)
+
+
+def test_counts_of_the_statistics_are_those_of_the_search(client):
+    page = client.get(f"/statistics?topic={EXAMPLE_TOPIC}").text
+    total = client.get(f"/api/v1/alerts?topic={EXAMPLE_TOPIC}").json()["total"]
+
+    assert f'<p class="lead">{total} alerts.</p>' in page
+    cells = re.findall(r'class="cell s-\d" d="[^"]+"><title>(\d+)</title>', page)
+    assert sum(map(int, cells)) == total
+
+
+def test_the_schema_browser_shows_every_field_with_its_type(client, words):
+    page = client.get(f"/schemas/{EXAMPLE_SCHEMA}").text
+
+    for field in words.SLIM["fields"]:
+        assert f"<code>{field['name']}</code>" in page
+    assert client.get("/schemas/12x").status_code == 404
+
+
+def test_fields_of_inner_records_stand_behind_the_field_that_holds_them():
+    schema = {
+        "name": "A",
+        "fields": [
+            {"name": "a", "type": ["null", "long"], "doc": "one"},
+            {
+                "name": "b",
+                "type": {
+                    "type": "array",
+                    "items": {
+                        "type": "record",
+                        "name": "B",
+                        "fields": [{"name": "c", "type": "float"}],
+                    },
+                },
+            },
+        ],
+    }
+
+    rows = [(f["name"], f["type"], f["isNull"], f["doc"]) for f in fields_of(schema)]
+
+    assert rows == [
+        ("a", "long", True, "one"),
+        ("b", "list of record B", False, ""),
+        ("b.c", "float", False, ""),
+    ]
+
+
+def test_the_history_of_a_class_has_a_row_for_each_change():
+    def alert(mjd, value):
+        return {"midpointMjdTai": mjd, "outputs": {"context@1": {"contextClass": value, "x": 1.0}}}
+
+    rows = class_history([alert(1.0, "a"), alert(2.0, "a"), alert(3.0, "b"), alert(4.0, "a")])
+
+    told = [(r["value"], r["first"], r["last"], r["alerts"], r["isNewest"]) for r in rows]
+    assert told == [("a", 4.0, 4.0, 1, True), ("b", 3.0, 3.0, 1, False), ("a", 1.0, 2.0, 2, False)]
+
+
+def test_the_latency_of_a_night_is_that_of_all_its_batches():
+    told = [
+        {"bounds": [1.0, 5.0], "counts": [3, 1, 0], "sum": 5.0},
+        {"bounds": [1.0, 5.0], "counts": [0, 0, 4], "sum": 91.0},
+    ]
+
+    found = latency_of_batches(told)
+
+    assert found["messages"] == 8
+    assert found["mean"] == 12.0
+    assert found["shares"] == [(0.5, 5.0), (0.95, None), (0.99, None)]
+    assert [one["count"] for one in found["within"]] == [3, 1, 4]
