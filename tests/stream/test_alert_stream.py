@@ -10,6 +10,7 @@ from broker.alerts.packet import encode_sim
 from broker.archive import Archive
 from broker.avro import decode, unframe
 from broker.config import ArchiveConfig, StreamConfig
+from broker.ops.metrics import METRICS, Metrics
 from broker.simulation.packets import simulate_packets
 from broker.store.alerts import AlertStore
 from broker.store.audit import audit
@@ -200,3 +201,18 @@ def test_a_second_run_finds_nothing_to_do_and_a_replay_is_not_archived(night):
     assert sum(end - first for r in archive.archived().values() for first, end in r) == len(
         night.sent
     )
+
+
+def test_metrics_of_a_real_night_have_values_for_all_that_is_watched(night):
+    page = Metrics(
+        night.run, topics=night.topics, tables=night.tables, folder=night.config.home
+    ).page()
+
+    with_values = {line.split("{")[0] for line in page.splitlines() if not line.startswith("#")}
+    # Only where something has failed, or a topic floods.
+    quiet = {"module_failures_total", "module_quarantined", "throttled_total"}
+    for name, (kind, _) in METRICS.items():
+        suffixes = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
+        assert name in quiet or {f"nightjar_{name}{end}" for end in suffixes} <= with_values, name
+    imbalance = [line for line in page.splitlines() if line.startswith("nightjar_ledger_imb")]
+    assert [line.rsplit(" ", 1)[1] for line in imbalance] == ["0"]

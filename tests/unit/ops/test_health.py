@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -132,3 +133,14 @@ def test_the_api_is_asked_for_its_own_health(config, topics, tables, code, expec
 
     assert states(config, topics, tables)["API"] == expected
     server.server_close()
+
+
+def test_a_disk_that_is_nearly_full_is_a_fault(config, topics, tables, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=500_000_000)
+    monkeypatch.setattr("broker.ops.health.shutil.disk_usage", lambda _: usage)
+
+    (disk,) = (check for check in check_health(config, topics, tables) if check.part == "disk")
+
+    assert disk.state == "failed"
+    assert "500 MB are free" in disk.words
+    assert "make room" in disk.advice
