@@ -8,7 +8,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from broker import __version__
-from broker.api import cutouts, objects, search, statistics, system, topics, vo
+from broker.api import (
+    cutouts,
+    objects,
+    search,
+    sky_maps,
+    skyportal,
+    solar_system,
+    statistics,
+    system,
+    topics,
+    vo,
+)
 from broker.api.errors import ApiError
 from broker.api.formats import json_response
 from broker.api.limits import TokenBuckets
@@ -65,6 +76,7 @@ def make_app(sources: Sources, *, requests_per_s: float = 20.0, burst: int = 200
     )
     app.state.sources = sources
     app.state.error_page = None
+    app.state.sky_maps = sky_maps.SkyMaps()
     app.state.buckets = TokenBuckets(per_s=requests_per_s, burst=burst)
     for part in _PARTS:
         app.include_router(part.router, prefix=PREFIX, responses=_ERRORS)
@@ -86,7 +98,10 @@ _PARTS = (
     topics,
     system,
     statistics,
+    sky_maps,
+    solar_system,
     vo,
+    skyportal,
 )
 """Modules with a router each."""
 

@@ -17,41 +17,6 @@ from broker.types import night_of
 from broker.units import separation_arcsec
 
 V1 = "/api/v1"
-N = 200
-
-
-@pytest.fixture(scope="module")
-def many(words, tmp_path_factory):
-    """A broker with many alerts around RA 0."""
-    import pyarrow as pa
-
-    broker = words.made_broker(tmp_path_factory.mktemp("many"))
-    rng = np.random.default_rng(2)
-    batch = words.with_values(
-        sample_alerts(N, seed=8, cutouts=False),
-        diaSourceId=[str(9_000_000 + i) for i in range(N)],
-        diaObjectId=[f"o{i // 3}" for i in range(N)],
-        ssObjectId=[None] * N,
-        midpointMjdTai=61_100.5 + rng.integers(0, 4, N) + 0.4,
-        ra=rng.uniform(-3.0, 3.0, N) % 360.0,
-        dec=rng.uniform(-3.0, 3.0, N),
-        psfFlux=rng.normal(3000.0, 3000.0, N),
-        snr=rng.uniform(4.0, 40.0, N),
-    )
-    classes = pa.array([("hosted", "hostless", None)[i % 3] for i in range(N)])
-    words.put(
-        broker.store,
-        batch,
-        topics=["fast-transient"],
-        outputs={"context@1.0.0:contextClass": classes},
-    )
-    return broker
-
-
-@pytest.fixture(scope="module")
-def asked(many):
-    with TestClient(make_app(many.sources, requests_per_s=1e6, burst=1_000_000)) as client:
-        yield client
 
 
 def all_pages(client, url, limit=7):
