@@ -15,6 +15,9 @@ from broker.types import Run
 _PATIENCE_S = 10.0
 """A person does not wait longer for a store that does not answer. [s]"""
 
+_CONNECTIONS = 8
+"""Calls to HBase that may be on their way at once; of more, each waits its turn."""
+
 
 @click.command()
 @click.option("--host", help="Address to listen on; default serve.host, 127.0.0.1.")
@@ -33,14 +36,18 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     import uvicorn
 
     from broker.api import Sources, make_app
+    from broker.api.app import PREFIX
+    from broker.api.transfer import add_transfers
     from broker.archive import Archive
+    from broker.batch.transfer_folder import transfers_of
     from broker.catalog.registry import Catalogs
     from broker.portal import add_portal
     from broker.science.installed import installed
 
     patient = min(config.hbase.timeout_s, _PATIENCE_S)
     hbase = dataclasses.replace(config.hbase, timeout_s=patient)
-    topics, tables = make_topics(config), make_tables(dataclasses.replace(config, hbase=hbase))
+    topics = make_topics(config)
+    tables = make_tables(dataclasses.replace(config, hbase=hbase), connections=_CONNECTIONS)
     try:
         sources = Sources(
             config.the_run,
@@ -54,6 +61,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
         app = make_app(
             sources, requests_per_s=config.serve.requests_per_s, burst=config.serve.burst
         )
+        add_transfers(app, transfers_of(config), sources.archive, prefix=PREFIX)
         add_portal(app)
         importlib.import_module("matplotlib.image")  # the first picture does not wait for it
         click.echo(f"Run {config.run} is served at http://{_shown(host)}:{port}/", err=True)
