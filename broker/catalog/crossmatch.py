@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from broker.catalog.healpix import FINEST_ORDER, Floats, Pixels, near_pixels, on_sky
+from broker.catalog.healpix import FINEST_ORDER, Floats, Pixels, neighbourhood, on_sky
 from broker.catalog.layer_index import LayerIndex, no_index
 from broker.catalog.motion import moved, years_between
 from broker.catalog.partition import Layer, Rows
-from broker.units import FloatArray, separation_arcsec
+from broker.units import separation_arcsec
 
 _Ints = NDArray[np.int64]
 
@@ -83,12 +83,15 @@ def nearest(
 
 def nearest_at(rows: Rows, at: Positions) -> tuple[_Ints, Floats]:
     """Return what `nearest` does, of positions whose pixels are known."""
+    from broker.catalog._pairs_search import keep_nearest
+
     best = np.full(at.ra.shape, -1, dtype=np.int64)
     distance = np.full(at.ra.shape, np.nan)
-    position, row, separation = _sorted_pairs(rows, at)
-    first = np.flatnonzero(np.diff(position, prepend=-1))
-    best[position[first]] = row[first]
-    distance[position[first]] = separation[first]
+    if at.place.size:
+        for layer, index in zip(rows.layers, _indices(rows), strict=True):
+            for position, row in _pairs(rows, layer, index, at):
+                separation = _separations(rows, at, position, row)
+                keep_nearest(best, distance, position, row, separation, rows.radius, rows.rank)
     return best, distance
 
 
@@ -126,56 +129,55 @@ def within(
 
 
 def _sorted_pairs(rows: Rows, at: Positions) -> tuple[_Ints, _Ints, Floats]:
-    found = [
-        pairs
-        for layer, index in zip(rows.layers, _indices(rows), strict=True)
-        for pairs in _pairs(rows, layer, index, at)
-    ]
+    found: list[tuple[_Ints, _Ints, Floats]] = []
+    for layer, index in zip(rows.layers, _indices(rows), strict=True) if at.place.size else ():
+        for position, row in _pairs(rows, layer, index, at):
+            separation = _separations(rows, at, position, row)
+            near = separation <= rows.radius[row]
+            found.append((position[near], row[near], separation[near]))
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     position, row, separation = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.lexsort((rows.rank[row], separation, position))
-    return position[order], row[order], separation[order].astype(np.float64, copy=False)
+    return position[order], row[order], separation[order]
 
 
 def _indices(rows: Rows) -> tuple[LayerIndex, ...]:
     return rows.index or tuple(no_index(layer.end - layer.first) for layer in rows.layers)
 
 
-def _pairs(
-    rows: Rows, layer: Layer, index: LayerIndex, at: Positions
-) -> Iterator[tuple[_Ints, _Ints, FloatArray]]:
-    """Yield (position, row, separation) of all pairs of a layer within the row's radius."""
-    if at.place.size == 0:
-        return
-    position, row = (
-        _everything(layer, at.place) if layer.order < 0 else _candidates(rows, layer, index, at)
-    )
+def _separations(rows: Rows, at: Positions, position: _Ints, row: _Ints) -> Floats:
+    """Return the distances of pairs, of rows where they were at the time. [arcsec]"""
     ra, dec = rows.ra[row], rows.dec[row]
     motion = rows.motion
     if motion is not None and at.mjd is not None:
         years = years_between(motion.epoch_mjd, at.mjd[position])
         ra, dec = moved(ra, dec, motion.ra[row], motion.dec[row], years)
     separation = separation_arcsec(at.ra[position], at.dec[position], ra, dec)
-    near = separation <= rows.radius[row]
-    if near.any():
-        yield position[near], row[near], separation[near]
+    return separation.astype(np.float64, copy=False)
 
 
-def _everything(layer: Layer, searched: _Ints) -> tuple[_Ints, _Ints]:
-    in_layer = np.arange(layer.first, layer.end)
-    return np.repeat(searched, in_layer.size), np.tile(in_layer, searched.size)
-
-
-def _candidates(rows: Rows, layer: Layer, index: LayerIndex, at: Positions) -> tuple[_Ints, _Ints]:
-    """Return the pairs of positions and rows that share a pixel or have neighbouring ones."""
+def _pairs(
+    rows: Rows, layer: Layer, index: LayerIndex, at: Positions
+) -> Iterator[tuple[_Ints, _Ints]]:
+    """Yield positions and rows of a layer so near that a row's radius may reach the position."""
+    if layer.order < 0:
+        in_layer = np.arange(layer.first, layer.end)
+        yield np.repeat(at.place, in_layer.size), np.tile(in_layer, at.place.size)
+        return
+    from broker.catalog._pairs_search import pairs_around
     from broker.catalog._search import pairs_in_pixels
 
-    shift = 2 * (FINEST_ORDER - layer.order)
-    around = near_pixels(at.pixels >> np.uint64(shift), layer.order)
     if rows.read_ahead is not None:
         rows.read_ahead.fields(index, layer.first, at.pixels)
-    position, row = pairs_in_pixels(
-        rows.pixels[layer.first : layer.end], around, shift, index.starts, index.shift
-    )
-    return at.place[position], row + layer.first
+    pixels = rows.pixels[layer.first : layer.end]
+    position, row, rim = pairs_around(pixels, at.pixels, layer.order, index.starts, index.shift)
+    if position.size:
+        yield at.place[position], row + layer.first
+    if rim.size:
+        # Here neighbours are in other base pixels, which only the library knows.
+        shift = 2 * (FINEST_ORDER - layer.order)
+        around = neighbourhood(at.pixels[rim] >> np.uint64(shift), layer.order)
+        position, row = pairs_in_pixels(pixels, around, shift, index.starts, index.shift)
+        if position.size:
+            yield at.place[rim[position]], row + layer.first

@@ -91,14 +91,21 @@ class ReadAhead:
         Its columns, mapped, one chunk each.
     base : int
         Address of the file's first byte.
+    rarely : sequence of str
+        Columns that are not worth it.
     """
 
-    def __init__(self, path: Path, table: pa.Table, base: int) -> None:
+    def __init__(
+        self, path: Path, table: pa.Table, base: int, *, rarely: Sequence[str] = ()
+    ) -> None:
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._seen: dict[int, NDArray[np.bool_]] = {}
+        self._counts: NDArray[np.int32] | None = None
         self._columns: list[tuple[int, float]] = []
-        for column in table.columns:
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if name in rarely:
+                continue
             for buffer in column.chunk(0).buffers() if table.num_rows else []:
                 if buffer is not None and buffer.size:
                     self._columns.append((buffer.address - base, buffer.size / table.num_rows))
@@ -107,14 +114,16 @@ class ReadAhead:
         """Read the cells ahead that have many of these pixels and had not before."""
         if index.order < _FIELD_ORDER or not hasattr(os, "posix_fadvise"):
             return
-        cells = (pixels >> np.uint64(2 * (FINEST_ORDER - _FIELD_ORDER))).astype(np.int64)
-        seen = self._seen.setdefault(first_row, np.zeros(12 * 4**_FIELD_ORDER, dtype=bool))
-        new = cells[~seen[cells]]
-        if new.size < _MANY:
+        from broker.catalog._pairs_search import crowded_cells
+
+        n_cells = 12 * 4**_FIELD_ORDER
+        seen = self._seen.setdefault(first_row, np.zeros(n_cells, dtype=bool))
+        if self._counts is None:
+            self._counts = np.zeros(n_cells, dtype=np.int32)
+        shift = 2 * (FINEST_ORDER - _FIELD_ORDER)
+        found = crowded_cells(pixels, shift, seen, self._counts, _MANY)
+        if not found.size:
             return
-        found, counts = np.unique(new, return_counts=True)
-        found = found[counts >= _MANY]
-        seen[found] = True
         step = 4 ** (index.order - _FIELD_ORDER)
         for a, b in zip(index.starts[found * step], index.starts[(found + 1) * step], strict=True):
             self._advise(first_row + int(a), first_row + int(b))

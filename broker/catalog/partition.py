@@ -154,6 +154,17 @@ class Rows:
             return None
         return Motion(self.epoch_mjd, self.numbers(MOTION_RA), self.numbers(MOTION_DEC))
 
+    @cached_property
+    def whole_numbers(self) -> Mapping[str, NDArray[Any]]:
+        """The columns of numbers without nulls, as arrays on the mapped file, by name."""
+        return {
+            name: self.numbers(name)
+            for name, column in zip(self.table.column_names, self.table.columns, strict=True)
+            if len(self)
+            and column.null_count == 0
+            and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type))
+        }
+
     @property
     def entries(self) -> pa.Table:
         """The rows without the columns that the catalogue adds."""
@@ -325,7 +336,9 @@ def open_rows(folder: Path) -> Rows:
         coverage = _read_coverage(current / _COVERAGE, table)
         index = read_index(current / _LAYER_INDEX, [layer.end - layer.first for layer in layers])
         mapped.seek(0)
-        ahead = ReadAhead(current / _ROWS, table, mapped.read_buffer(1).address)
+        # Ranks are only looked at where two entries are at the same distance.
+        base = mapped.read_buffer(1).address
+        ahead = ReadAhead(current / _ROWS, table, base, rarely=(RANK,))
     except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
         raise ConfigError(
             f"the catalogue in {folder} cannot be read ({error}); add it again with "

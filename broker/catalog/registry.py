@@ -206,30 +206,39 @@ def _match_columns(
         The columns that are no columns of the rows.
     """
     n, found = row.size, row >= 0
+    columns, searched = definition.match_columns, found | covered
+    missing = ~found
+    taken = pa.array(row, mask=missing)
+
+    def attached(name: str, column: Column) -> pa.Array:
+        """Return a column's values at matched positions, null at the others."""
+        numbers = rows.whole_numbers.get(name)
+        if numbers is not None and n and len(rows):
+            return _flat(pa.array(numbers[row], mask=missing), column)
+        return _flat(rows.table.column(name).chunk(0).take(taken), column)
+
     reading = np.where(found, FOUND, np.where(covered, NOT_FOUND, NOT_SEARCHED))
-    taken = rows.table.select(_present(rows, definition.columns)).take(pa.array(row, mask=~found))
-    columns = definition.match_columns
+    version = pa.scalar(rows.version)
     values = [
         pa.array(reading.astype(np.int32)),
-        _flat(rows.table.column("id").take(pa.array(row, mask=~found)), columns[1])
-        if "id" in rows.table.column_names
+        attached("id", columns[1])
+        if "id" in rows.table.schema.names
         else pa.nulls(n, columns[1].arrow_type),
         pa.nulls(n, pa.float32())
         if separation is None
-        else pa.array(separation.astype(np.float32), mask=~found),
-        pc.if_else(
-            pa.array(found | covered), pa.scalar(rows.version), pa.scalar(None, pa.string())
-        ),
+        else pa.array(separation.astype(np.float32), mask=missing),
+        pa.repeat(version, n)
+        if searched.all()
+        else pc.if_else(pa.array(searched), version, pa.scalar(None, pa.string())),
     ]
     values += [
         pa.nulls(n, c.arrow_type) if computed is None else _flat(computed.column(c.name), c)
         for c in definition.computed_columns
     ]
+    present = _present(rows, definition.columns)
     values += [
-        _flat(taken.column(column.name), column)
-        if column.name in taken.column_names
-        else pa.nulls(n, column.arrow_type)
-        for column in definition.columns
+        attached(c.name, c) if c.name in present else pa.nulls(n, c.arrow_type)
+        for c in definition.columns
     ]
     return {column.name: value for column, value in zip(columns, values, strict=True)}
 
@@ -245,6 +254,6 @@ def _present(rows: Rows, columns: Sequence[Column]) -> list[str]:
     ]
 
 
-def _flat(value: pa.ChunkedArray, column: Column) -> pa.Array:
-    flat = value.combine_chunks()
+def _flat(value: pa.Array | pa.ChunkedArray, column: Column) -> pa.Array:
+    flat = value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
     return flat if flat.type == column.arrow_type else flat.cast(column.arrow_type)
