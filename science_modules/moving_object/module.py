@@ -10,7 +10,7 @@ NONE, CANDIDATE, KNOWN = range(3)
 
 
 @science_module(
-    version="1.0.0",
+    version="1.1.0",
     outputs=(
         Column("movingObjectFlag", "int32", "", "0 none, 1 may be an unknown one, 2 a known one."),
         Column("eclipticLatitude", "float32", "deg", "Ecliptic latitude, J2000."),
@@ -19,6 +19,7 @@ NONE, CANDIDATE, KNOWN = range(3)
 def moving_object(
     context_class: pd.Series,
     n_dia_sources: pd.Series,
+    age_days: pd.Series,
     is_negative: pd.Series,
     is_dipole: pd.Series,
     is_hostless: pd.Series,
@@ -26,8 +27,10 @@ def moving_object(
     template_flux_err: pd.Series,
     ra: pd.Series,
     dec: pd.Series,
+    *,
+    max_age_days: float = 0.02,
 ) -> pd.DataFrame:
-    """Tell known objects from single detections where nothing else is.
+    """Tell known objects from detections that are new where nothing else is.
 
     Parameters
     ----------
@@ -35,28 +38,34 @@ def moving_object(
         From `context`.
     n_dia_sources : pd.Series
         Detections at this place, this one among them.
+    age_days : pd.Series
+        Since the first of them. [d]
     is_negative, is_dipole : pd.Series
         Signs of something else.
     is_hostless : pd.Series
         From `hostless`: nothing on the template.
     template_flux, template_flux_err : pd.Series
-        Where there is no cutout, this says whether something is there. [nJy]
+        A galaxy beside it does not matter where this says that the place is dark. [nJy]
     ra, dec : pd.Series
         [deg]
+    max_age_days : float
+        A slow object is within an arcsecond of itself for some minutes, and is then detected
+        more than once at a place. [d]
 
     Returns
     -------
     pd.DataFrame, n_alerts rows
-        The flag is never null. A candidate is a first detection, positive and round, with nothing
-        on the template and no star or galaxy in the catalogue; it is not known yet to move:
-        that takes a second one, and a link between them.
+        The flag is never null. A candidate is new, positive and round, with nothing on the
+        template and no star or galaxy in the catalogue; it is not known yet to move: that takes
+        another detection elsewhere, and a link between them.
     """
     is_known = (context_class == "solar-system").to_numpy()
     on_cutout = is_hostless.fillna(False).to_numpy(bool)
-    is_dark = is_hostless.isna().to_numpy() & (template_flux < 5.0 * template_flux_err).to_numpy()
+    is_dark = (template_flux < 5.0 * template_flux_err).to_numpy()
+    is_new = ((n_dia_sources == 1) | (age_days <= max_age_days)).to_numpy()
     is_candidate = (
         context_class.isin(["hostless", "unknown"]).to_numpy()
-        & (n_dia_sources == 1).to_numpy()
+        & is_new
         & ~is_negative.to_numpy()
         & ~is_dipole.to_numpy()
         & (on_cutout | is_dark)
