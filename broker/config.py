@@ -130,6 +130,22 @@ class ServeConfig:
 
 
 @dataclass(frozen=True)
+class PushConfig:
+    """How people are told of alerts by mail, and where their links lead."""
+
+    smtp_host: str = "127.0.0.1"
+    smtp_port: int = 25
+    smtp_tls: bool = False
+    """Begin encryption (STARTTLS), and check the server's certificate."""
+    smtp_user: str = ""
+    smtp_password_file: str = ""
+    """A file that only its owner can read, with the password alone in it."""
+    sender: str = "broker@localhost"
+    url: str = "http://127.0.0.1:8800"
+    """Address by which subscribers reach `broker serve`."""
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """What is logged."""
 
@@ -153,6 +169,7 @@ class Config:
     notices: NoticesConfig = field(default_factory=NoticesConfig)
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    push: PushConfig = field(default_factory=PushConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:

@@ -37,10 +37,12 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
 
     from broker.api import Sources, make_app
     from broker.api.app import PREFIX
+    from broker.api.push import add_push
     from broker.api.transfer import add_transfers
     from broker.archive import Archive
     from broker.batch.transfer_folder import transfers_of
     from broker.catalog.registry import Catalogs
+    from broker.ops.push import PushBook
     from broker.portal import add_portal
     from broker.science.installed import installed
 
@@ -62,6 +64,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
             sources, requests_per_s=config.serve.requests_per_s, burst=config.serve.burst
         )
         add_transfers(app, transfers_of(config), sources.archive, prefix=PREFIX)
+        add_push(app, PushBook(config.run_path("push")), prefix=PREFIX)
         add_portal(app)
         importlib.import_module("matplotlib.image")  # the first picture does not wait for it
         click.echo(f"Run {config.run} is served at http://{_shown(host)}:{port}/", err=True)

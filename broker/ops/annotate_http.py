@@ -46,8 +46,8 @@ def parse_address(url: str) -> Address:
     return Address(parts.scheme, parts.hostname, port, (parts.path or "/") + query)
 
 
-def fetch(url: str, *, timeout_s: float) -> bytes:
-    """Return the body of an answer with status 200.
+def fetch(url: str, *, timeout_s: float, body: bytes | None = None) -> bytes:
+    """Return the body of an answer with status 200; to what is posted, of any success.
 
     Parameters
     ----------
@@ -56,6 +56,8 @@ def fetch(url: str, *, timeout_s: float) -> bytes:
     timeout_s : float
         From the connection to the last byte: a server that sends a byte now and then does not
         get longer. [s]
+    body : bytes, optional
+        JSON that is posted.
 
     Raises
     ------
@@ -82,8 +84,13 @@ def fetch(url: str, *, timeout_s: float) -> bytes:
     timer.daemon = True
     timer.start()
     try:
-        connection.request("GET", at.path, headers={"Connection": "close"})
-        return _body(connection.getresponse())
+        headers = {"Connection": "close"}
+        if body is None:
+            connection.request("GET", at.path, headers=headers)
+        else:
+            headers["Content-Type"] = "application/json"
+            connection.request("POST", at.path, body=body, headers=headers)
+        return _body(connection.getresponse(), any_success=body is not None)
     except ServiceError:
         if late.is_set():
             raise MomentaryError(f"no answer within {timeout_s:g} s") from None
@@ -97,14 +104,14 @@ def fetch(url: str, *, timeout_s: float) -> bytes:
         connection.close()
 
 
-def _body(response: http.client.HTTPResponse) -> bytes:
+def _body(response: http.client.HTTPResponse, *, any_success: bool = False) -> bytes:
     if response.status == http.HTTPStatus.TOO_MANY_REQUESTS or response.status >= 500:
         after = response.headers.get("Retry-After", "")
         raise MomentaryError(
             f"the service answers {response.status} {response.reason}",
             retry_after_s=float(after) if after.isdigit() else 0.0,
         )
-    if response.status != http.HTTPStatus.OK:
+    if response.status != http.HTTPStatus.OK and not (any_success and response.status // 100 == 2):
         raise ServiceError(f"the service answers {response.status} {response.reason}")
     stated = response.length
     parts: list[bytes] = []
