@@ -281,7 +281,8 @@ def _against_template(clean: Image, deep: Image, unusable: Bools, own: _Stars, k
 def _sky_numbers(image: Image, clean: Image, deep: Image | None, unusable: Bools) -> Card:
     sigma = float(np.sqrt(typical(clean.variance)))
     light = clean.pixels if deep is None else deep.pixels
-    sky = float(np.median(image.pixels[::4, ::4] - clean.pixels[::4, ::4]))
+    few = slice(None, None, 8 if is_large(image.shape) else 4)
+    sky = float(np.median(image.pixels[few, few] - clean.pixels[few, few]))
     if not sky > sigma:  # an image whose sky was taken out: shares are of the noise
         sky = sigma
     # Of a large image every second row and column: an amplifier still has thousands of pixels.

@@ -185,8 +185,8 @@ def _steps(rest: F64, error: F64, owner: NDArray[np.int64], n: int) -> tuple[flo
         for a, b in {(int(p), int(q)) for p, q in zip(one[border], two[border], strict=True)}:
             here = border & (one == a) & (two == b)
             count = int(here.sum())
-            middle = float(np.median(gap[here]))
-            seen = 1.4826 * float(np.median(np.abs(gap[here] - middle)))
+            middle = _median(gap[here])
+            seen = 1.4826 * _median(np.abs(gap[here] - middle))
             wrong = max(float(np.sqrt(np.mean(var[here]))), seen) / np.sqrt(count)
             wrong *= _MEDIAN_ERROR if count > 2 else 1.0
             found[a].append((middle, wrong))
@@ -196,11 +196,17 @@ def _steps(rest: F64, error: F64, owner: NDArray[np.int64], n: int) -> tuple[flo
         if not steps:
             continue
         values = np.array([s for s, _ in steps])
-        size = abs(float(np.median(values)))
+        size = abs(_median(values))
         wrong = float(np.sqrt(np.mean([e * e for _, e in steps]) / len(steps)))
         if size > best[0]:
             best = (size, size / wrong if wrong > 0.0 else 0.0, number)
     return best
+
+
+def _median(values: F64) -> float:
+    """Return the median of a few values: NumPy's takes ten times as long to begin."""
+    ordered = np.sort(values)
+    return float(0.5 * (ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]))
 
 
 def _sides(plane: NDArray[Any], axis: int, *, after: bool = False) -> NDArray[Any]:

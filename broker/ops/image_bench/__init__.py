@@ -24,6 +24,7 @@ STEPS = (
     "lattice",
     "measurement",
     "photometry",
+    "profiles",
     "deblending",
     "warping",
     "cutouts",
@@ -32,6 +33,7 @@ STEPS = (
     "quality",
     "reliability",
     "association",
+    "spark",
 )
 
 

@@ -13,11 +13,15 @@ from broker.detection.differencing.difference import Difference, subtract_templa
 from broker.detection.flags import SourceFlag
 from broker.imaging.kernels import F64
 from broker.imaging.mask import MaskPlane
-from broker.imaging.templates import Template
-from broker.imaging.warp import image_coefficients
-from broker.ops.image_bench import rows as tools
-from broker.ops.image_bench.difference_scenes import GAIN, Look, Pair, draw_pair, draw_trail
-from broker.ops.image_bench.rows import Row, at_least, at_most, make_image, make_wcs, seconds
+from broker.ops.image_bench.difference_scenes import (
+    GAIN,
+    Look,
+    Pair,
+    changed_pair,
+    draw_pair,
+    draw_trail,
+)
+from broker.ops.image_bench.rows import Row, at_least, at_most, seconds
 from broker.units import mag_to_flux
 
 _NEAR_PX = 8.0
@@ -240,13 +244,8 @@ def _trails(side: int, repeats: int) -> list[Row]:
 
 
 def _speed(side: int, repeats: int) -> list[Row]:
-    """Time it from sky subtraction to coded cutouts."""
-    sky = np.float32(tools.SKY / tools.GAIN)
-    new, *_ = tools.field(side, seed=7)
-    deep, *_ = tools.field(side, seed=8, sigma=1.8)
-    image = make_image(new + sky, make_wcs(side), sigma=tools.SIGMA)
-    reference = make_image(deep, make_wcs(side).shifted(0.3, -0.4).shifted(-0.3, 0.4), sigma=1.8)
-    template = Template(reference, "bench", image_coefficients(reference))
+    """Time it from sky subtraction to the cutouts of fifty transients."""
+    image, template = changed_pair(side)
     white = DiaSettings(decorrelate=True)
     own, slower = seconds(
         max(3, repeats),

@@ -13,6 +13,7 @@ from broker.imaging.psf import GaussianPsf
 from broker.imaging.templates import Template
 from broker.imaging.warp import image_coefficients
 from broker.imaging.wcs import Wcs
+from broker.ops.image_bench import rows as tools
 from broker.simulation.detector import cosmic_rays
 from broker.simulation.kernels import add_gaussians, normal_table, read_out
 from broker.simulation.streams import noise_key
@@ -23,7 +24,7 @@ SKY, GAIN, READ, VISITS = 600.0, 1.5, 6.0, 8
 SATURATION = 5e4
 _BIAS = 1000.0
 _MARGIN = 16
-_STARS_PER_MPIX = 330.0
+_STARS_PER_MPIX, _TRANSIENTS_PER_MPIX = 330.0, 12.0
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,21 @@ def _template(
         {"nVisits": VISITS},
     )
     return Template(deep, "bench", image_coefficients(deep))
+
+
+def changed_pair(side: int) -> tuple[Image, Template]:
+    """Return an image of stars and a dozen transients a megapixel, and a template of the stars."""
+    rng = np.random.default_rng(9)
+    n = int(_TRANSIENTS_PER_MPIX * side * side / tools.MPIX)
+    x, y = rng.uniform(20.0, side - 20.0, (2, n))
+    new, *_ = tools.field(side, seed=7)
+    width = np.full(n, tools.SIGMA)
+    add_gaussians(new, x, y, 10 ** rng.uniform(2.8, 4.0, n), width, width, 0.02)
+    deep, *_ = tools.field(side, seed=8, sigma=1.8)
+    sky = np.float32(tools.SKY / tools.GAIN)
+    image = tools.make_image(new + sky, tools.make_wcs(side), sigma=tools.SIGMA)
+    reference = tools.make_image(deep, tools.make_wcs(side), sigma=1.8)
+    return image, Template(reference, "bench", image_coefficients(reference))
 
 
 def draw_trail(rng: np.random.Generator, side: int, electrons_px: float, length: float) -> Any:

@@ -176,7 +176,7 @@ def _zero_points() -> list[Row]:
 def _galaxies(side: int) -> list[Row]:
     """Return bias and error of galaxies' fluxes, and how well stars are told from them."""
     side = min(max(side, 700), 800)
-    psf = _psf_of_stars(side)
+    psf = psf_of_stars(side)
     found: list[Row] = []
     for name, index, limit, anchor in (
         ("exponential", 1, 0.02, "SEP's AUTO .03"),
@@ -196,7 +196,8 @@ def _galaxies(side: int) -> list[Row]:
     return [*found, *_separation(side, psf)]
 
 
-def _psf_of_stars(side: int) -> StarPsf:
+def psf_of_stars(side: int) -> StarPsf:
+    """Return the PSF that is fitted to drawn stars, an elongated Moffat profile."""
     rng = np.random.default_rng(41)
     x, y = lattice(side, 60.0, rng)
     scene = profiles(side, x, y, 10 ** rng.uniform(4.0, 5.0, x.size), _moffat, 42)
