@@ -26,7 +26,8 @@ _CONNECTIONS = 8
 def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     """Serve the API and the portal until it is interrupted.
 
-    Reads HBase, Kafka, the archive and the catalogues; writes nothing.
+    Reads HBase, Kafka, the archive and the catalogues; writes what people ask for: transfers that
+    wait, annotations by those who have a token, and the end of a subscription.
 
     Example: broker serve --port 8800
     """
@@ -36,12 +37,14 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     import uvicorn
 
     from broker.api import Sources, make_app
+    from broker.api.annotations import add_annotations
     from broker.api.app import PREFIX
     from broker.api.push import add_push
     from broker.api.transfer import add_transfers
     from broker.archive import Archive
     from broker.batch.transfer_folder import transfers_of
     from broker.catalog.registry import Catalogs
+    from broker.ops.annotators import Annotators, Intake
     from broker.ops.push import PushBook
     from broker.portal import add_portal
     from broker.science.installed import installed
@@ -65,6 +68,8 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
         )
         add_transfers(app, transfers_of(config), sources.archive, prefix=PREFIX)
         add_push(app, PushBook(config.run_path("push")), prefix=PREFIX)
+        annotators = Annotators(config.run_path("annotators"))
+        add_annotations(app, annotators, Intake(tables, topics, config.the_run), prefix=PREFIX)
         add_portal(app)
         importlib.import_module("matplotlib.image")  # the first picture does not wait for it
         click.echo(f"Run {config.run} is served at http://{_shown(host)}:{port}/", err=True)
