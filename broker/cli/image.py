@@ -79,11 +79,8 @@ def command() -> None:
     """
 
 
-command.add_command(train_reliability)
-
-
-command.add_command(quality)
-command.add_command(recreate)
+for _other in (train_reliability, quality, recreate):
+    command.add_command(_other)
 
 
 @command.command("reduce")
@@ -167,7 +164,9 @@ def master(
     used: list[Path] = []
 
     def read(path: Path) -> dict[str, Any]:
-        frames.append(image_masters.calibration_frame(path, kind, masters, defaults(given)))
+        frame = image_masters.calibration_frame(path, kind, masters, defaults(given))
+        image_masters.require_shape(frame, frames[:1])
+        frames.append(frame)
         used.append(path)
         return {"level": frames[-1].level}
 
@@ -175,7 +174,8 @@ def master(
     choices = image_files.Choices(out.parent, defaults(given))
     inputs = {n: (p,) for n, p in (("bias", bias), ("dark", dark)) if p} | {"frame": tuple(used)}
     more = {"file": out.name, "kind": kind}
-    task("master", choices, lambda _: inputs, ready=frames, **more)(out)
+    row = task("master", choices, lambda _: inputs, ready=frames, **more)(out)
+    click.echo(f"{out}: master {kind} of {row['frames']} exposures", err=True)
     if failed:
         sys.exit(BAD_DATA)
 
@@ -377,7 +377,10 @@ def coadd(
     used: list[Path] = []
 
     def read(path: Path) -> dict[str, Any]:
-        images.append(image_files.read_calibrated(path, defaults(given)))
+        image = image_files.read_calibrated(path, defaults(given))
+        if images:
+            image_files.require_same_place(image, images[0])
+        images.append(image)
         used.append(path)
         return {"band": images[-1].band, "seeing": images[-1].fwhm_arcsec}
 

@@ -61,7 +61,11 @@ def each(
             rows.append(row)
             advance(1)
     failed = sum(row["status"] == "failed" for row in rows)
-    if not silent:
+    if silent:
+        for row in rows:
+            if row["status"] == "failed":
+                click.echo(f"{row['file']}: {row['reason']}", err=True)
+    else:
         shown = ["file", "status", *columns, *(["reason"] if failed or as_json else [])]
         emit_rows(rows, shown, as_json=as_json)
     if failed and stop:

@@ -338,7 +338,7 @@ def read_master(path: Path, kind: str) -> tuple[F32, Bools | None]:
         If it cannot be read, or is a master of another kind.
     """
     try:
-        frame = read_frames(path)[0]
+        frame = read_frames(path, on_sky=False)[0]
     except AlertError as error:
         raise ConfigError(f"the master {kind}: {error.message}") from error
     said = frame.header.get("MASTER", kind)

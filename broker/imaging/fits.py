@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from broker.errors import AlertError
 from broker.imaging import fits_header as words
+from broker.imaging.fits_check import why_unread
 from broker.imaging.fits_header import wcs_of
 from broker.imaging.fits_write import write_units
 from broker.imaging.image import Calibration, Image, RawExposure
@@ -79,13 +80,15 @@ class Frame:
         return int(ny), int(nx)
 
 
-def read_frames(path: Path) -> list[Frame]:
+def read_frames(path: Path, *, on_sky: bool = True) -> list[Frame]:
     """Return the images of a file, in the file's order.
 
     Parameters
     ----------
     path : Path
         FITS; plain, gzipped, or with tile-compressed extensions.
+    on_sky : bool
+        Whether the WCS is read. Calibrations need none, and some cameras write nonsense there.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def read_frames(path: Path) -> list[Frame]:
     """
     try:
         with _opened(path) as units:
-            frames = list(_frames(path, units))
+            frames = list(_frames(path, units, on_sky))
     except AlertError:
         raise
     except FileNotFoundError as error:
@@ -111,8 +114,7 @@ def read_frames(path: Path) -> list[Frame]:
         IndexError,
         Warning,
     ) as error:
-        reason = " ".join(str(error).split())
-        raise AlertError(f"{path}: it is no whole FITS file: {reason}", path=str(path)) from error
+        raise AlertError(f"{path}: {why_unread(path, error)}", path=str(path)) from error
     if not frames:
         raise AlertError(f"{path}: it has no two-dimensional image", path=str(path))
     return frames
@@ -131,7 +133,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield units
 
 
-def _frames(path: Path, units: Any) -> Iterator[Frame]:
+def _frames(path: Path, units: Any, on_sky: bool) -> Iterator[Frame]:
     """Yield each image with the variance and mask that follow it."""
     pending: Frame | None = None
     for index, unit in enumerate(units):
@@ -148,7 +150,9 @@ def _frames(path: Path, units: Any) -> Iterator[Frame]:
             continue
         if pending is not None:
             yield pending
-        pending = _frame(path, index, name, data, unit.header, units[0].header)
+        header = _merged(unit.header, units[0].header if index else None)
+        pending = Frame(data, header, f"{path.name}[{index}]", name)
+        pending = _with_wcs(pending, path) if on_sky else pending
     if pending is not None:
         yield pending
 
@@ -166,17 +170,20 @@ def _plane(data: Any, source: str) -> NDArray[Any] | None:
     return np.ascontiguousarray(plane, dtype=plane.dtype.newbyteorder("="))
 
 
-def _frame(
-    path: Path, index: int, name: str, data: NDArray[Any], header: Any, primary: Any
-) -> Frame:
+def _merged(header: Any, primary: Any) -> Any:
+    """Return an extension's header with what it inherits of the primary's."""
     merged = header.copy()
-    if index > 0:
+    if primary is not None:
         merged.extend(primary, strip=True, unique=True)
+    return merged
+
+
+def _with_wcs(frame: Frame, path: Path) -> Frame:
     try:
-        wcs, error = wcs_of(merged, (data.shape[0], data.shape[1]))
+        wcs, error = wcs_of(frame.header, frame.shape)
     except AlertError as reason:
-        raise AlertError(f"{path.name}[{index}]: {reason.message}", path=str(path)) from reason
-    return Frame(data, merged, f"{path.name}[{index}]", name, wcs=wcs, wcs_error_px=error)
+        raise AlertError(f"{frame.source}: {reason.message}", path=str(path)) from reason
+    return replace(frame, wcs=wcs, wcs_error_px=error)
 
 
 def _joined(frame: Frame, name: str, data: NDArray[Any], header: Any) -> Frame:
@@ -346,7 +353,8 @@ def write_image(path: Path, image: Image) -> None:
     from astropy.io import fits
 
     header = header_of(image.calibration, image.wcs, image.psf)
-    header["BUNIT"] = image.meta.get("unit", "adu")
+    unit = str(image.meta.get("unit", "adu"))
+    header["BUNIT"] = unit
     if not image.meta.get("psfKnown", True):
         del header["PSFSIGMA"]
     made = image.meta.get("provenance", {})
@@ -357,7 +365,7 @@ def write_image(path: Path, image: Image) -> None:
     planes = {f"HIERARCH MP_{n}": p.bit_length() - 1 for n, p in PLANE_NAMES.items()}
     parts: list[tuple[str, NDArray[Any], dict[str, Any]]] = [
         ("IMAGE", image.pixels, header),
-        ("VARIANCE", image.variance, dict(image.wcs.header()) | {"BUNIT": "adu2"}),
+        ("VARIANCE", image.variance, dict(image.wcs.header()) | {"BUNIT": f"{unit}2"}),
         ("MASK", image.mask.astype(np.int32), dict(image.wcs.header()) | planes),
     ]
     if path.name.endswith(".fz"):

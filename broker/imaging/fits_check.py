@@ -28,8 +28,22 @@ def problem_of(path: Path) -> str | None:
             return _problem(file)
     except FileNotFoundError:
         return "there is no such file"
+    except IsADirectoryError:
+        return "it is a folder"
     except (OSError, EOFError, zlib.error) as error:
         return f"it cannot be read: {error}"
+
+
+def why_unread(path: Path, error: BaseException) -> str:
+    """Return in words why astropy could not read a file."""
+    reason = " ".join(str(error).split())
+    if reason.startswith(("Checksum", "Datasum")):
+        # astropy itself leaves old sums when it writes a changed image without checksum=True.
+        return (
+            "its CHECKSUM or DATASUM does not fit: the file is damaged, or was changed by a "
+            "program that left the old sums; delete these keywords if it was"
+        )
+    return problem_of(path) or f"it is no whole FITS file: {reason}"
 
 
 def _problem(file: BinaryIO) -> str | None:

@@ -136,8 +136,8 @@ def wcs_of(header: Header, shape: tuple[int, int]) -> tuple[Wcs | None, float]:
     Raises
     ------
     AlertError
-        If it has, and they are not on the sky, not of right ascension and declination, of an
-        equinox before 1984, or cannot be read.
+        If it has, and they are not on the sky, of impossible pixels, not of right ascension and
+        declination, of an equinox before 1984, or cannot be read.
     """
     kinds = (str(header.get("CTYPE1", "")).strip(), str(header.get("CTYPE2", "")).strip())
     if not any(kind.startswith(_CELESTIAL) for kind in kinds):
@@ -154,7 +154,9 @@ def wcs_of(header: Header, shape: tuple[int, int]) -> tuple[Wcs | None, float]:
     declination = float(header["CRVAL2"])
     if abs(declination) > 90.0:
         raise AlertError(f"the header's CRVAL2 is {declination}, beyond a pole")
-    return _from_astropy(header, shape, kinds)
+    wcs, error = _from_astropy(header, shape, kinds)
+    wcs.require_image(shape)
+    return wcs, error
 
 
 def _from_astropy(
@@ -182,7 +184,8 @@ def _from_astropy(
     except AlertError:
         raise
     except Exception as error:  # wcslib's errors share no root of their own
-        raise AlertError(f"the header's WCS cannot be read: {error}") from error
+        reason = " ".join(str(error).split())
+        raise AlertError(f"the header's WCS cannot be read: {reason}") from error
 
 
 def _best_tan(theirs: Any, shape: tuple[int, int]) -> tuple[Wcs, float]:

@@ -98,7 +98,7 @@ def decode_raw(message: bytes) -> RawExposure:
     second = record.get("secondPixels")
     return RawExposure(
         pixels=_unpack(record, record["pixels"], record["pixelOffset"]),
-        wcs=_wcs(record["wcs"]),
+        wcs=_wcs(record["wcs"], (record["height"], record["width"])),
         psf=GaussianPsf(record["psfSigma"]),
         calibration=_calibration(record),
         bias_level=record["biasLevel"],
@@ -277,14 +277,16 @@ def _calibration(record: dict[str, Any]) -> Calibration:
     )
 
 
-def _wcs(record: dict[str, float]) -> Wcs:
-    return Wcs(
+def _wcs(record: dict[str, float], shape: tuple[int, int]) -> Wcs:
+    wcs = Wcs(
         record["crvalRa"],
         record["crvalDec"],
         record["crpixX"],
         record["crpixY"],
         ((record["cd11"], record["cd12"]), (record["cd21"], record["cd22"])),
     )
+    wcs.require_image(shape)
+    return wcs
 
 
 def _check(record: dict[str, Any]) -> None:

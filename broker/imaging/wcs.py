@@ -19,6 +19,9 @@ FloatArray = NDArray[np.float64]
 _LONPOLE = 180.0
 """North is up, also where the projection touches a pole; there the standard's default is 0."""
 
+_SMALLEST_ARCSEC, _LARGEST_ARCSEC = 1e-3, 120.0
+_FURTHEST_DEG = 60.0
+
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -128,6 +131,33 @@ class Wcs:
         return self.pixel_to_sky(
             np.array([-0.5, nx - 0.5, nx - 0.5, -0.5]), np.array([-0.5, -0.5, ny - 0.5, ny - 0.5])
         )
+
+    def require_image(self, shape: tuple[int, int]) -> None:
+        """Raise unless an image of shape (ny, nx) can lie so on the sky.
+
+        Raises
+        ------
+        AlertError
+            If a pixel is smaller or larger than any camera's, or a corner lies more than 60° from
+            where the projection touches the sphere.
+        """
+        steps = np.linalg.svd(np.array(self.cd), compute_uv=False) * ARCSEC_PER_DEG
+        if steps[0] > _LARGEST_ARCSEC or steps[-1] < _SMALLEST_ARCSEC:
+            raise AlertError(
+                f"the WCS has pixels of {steps[0]:.3g}″ × {steps[-1]:.3g}″; "
+                f"{_SMALLEST_ARCSEC:g}″ to {_LARGEST_ARCSEC:g}″ are possible"
+            )
+        ny, nx = shape
+        dx = max(abs(-0.5 - self.crpix_x), abs(nx - 0.5 - self.crpix_x))
+        dy = max(abs(-0.5 - self.crpix_y), abs(ny - 0.5 - self.crpix_y))
+        angle = math.degrees(
+            math.atan(math.radians(steps[0] / ARCSEC_PER_DEG * math.hypot(dx, dy)))
+        )
+        if angle > _FURTHEST_DEG:
+            raise AlertError(
+                f"the WCS puts the image up to {angle:.0f}° from its reference point; "
+                f"{_FURTHEST_DEG:g}° are possible"
+            )
 
     def shifted(self, dx: float, dy: float) -> "Wcs":
         """Return the WCS of an image whose pixel (0, 0) is this one's pixel (dx, dy)."""

@@ -14,6 +14,7 @@ from broker.detection.differencing.difference import subtract_template, without_
 from broker.detection.direct import UNITS, detect_sources
 from broker.detection.psf.width import fit_psf
 from broker.errors import AlertError
+from broker.imaging.background import LEAST_SIDE_PX
 from broker.imaging.calibration import layout_of, read_master
 from broker.imaging.coadd import coadd
 from broker.imaging.fits import Defaults, Frame, calibration_of, read_frames, to_image, write_image
@@ -21,7 +22,7 @@ from broker.imaging.fits_header import PSF_SIGMA, positive
 from broker.imaging.image import Image
 from broker.imaging.isr import Amplifier, Layout, Masters, remove_signature
 from broker.imaging.kernels import Bools
-from broker.imaging.mask import MaskPlane, set_edge, set_plane
+from broker.imaging.mask import UNUSABLE, MaskArray, MaskPlane, set_edge, set_plane
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.snaps import split_snaps
 from broker.imaging.tables import write_table
@@ -29,6 +30,8 @@ from broker.imaging.templates import Template
 from broker.imaging.wcs import Wcs
 
 _EDGE_PX = 8
+_GRID = 9
+_MOST_SCALE = 4.0
 _ENDINGS = (".fits.gz", ".fits.fz", ".fits", ".fit", ".fts", ".gz", ".fz")
 DIA_UNITS = {c.name: c.unit for c in dia_columns.COLUMNS if c.unit}
 
@@ -159,6 +162,11 @@ def _reduced(frames: Sequence[Frame], masters: Masters, defaults: Defaults) -> I
     got = remove_signature(
         [f.pixels for f in frames], layout, masters=masters, exposure_s=exposure_s
     )
+    for frame, amplifier in zip(frames, layout.amplifiers, strict=True):
+        if frame.mask is not None:
+            amplifier.target.of(got.mask)[...] |= _as_assembled(frame.mask, amplifier)
+    if (got.mask & UNUSABLE).all():
+        raise AlertError(f"{head.source}: it has no pixel that can be used")
     set_edge(got.mask, _EDGE_PX)
     # A count of the result is an electron; the zero point follows.
     gain, noise, full = _means(layout)
@@ -183,6 +191,13 @@ def _reduced(frames: Sequence[Frame], masters: Masters, defaults: Defaults) -> I
     return Image(
         got.pixels, got.variance, got.mask, wcs, GaussianPsf(sigma or 2.0), calibration, meta
     )
+
+
+def _as_assembled(mask: MaskArray, amplifier: Amplifier) -> MaskArray:
+    """Return the mask of an amplifier's pixels as they lie on the detector."""
+    mask = amplifier.data.of(mask)
+    mask = mask[::-1] if amplifier.flip_y else mask
+    return mask[:, ::-1] if amplifier.flip_x else mask
 
 
 def _means(layout: Layout) -> tuple[float, float, float]:
@@ -326,8 +341,38 @@ def write_coadd(images: Sequence[Image], target: Path, choices: Choices) -> dict
 
 
 def read_calibrated(path: Path, defaults: Defaults) -> Image:
-    """Return the image of a file with a PSF, measured if its header has none, and a zero point."""
-    return _with_psf(_calibrated(path, defaults))
+    """Return the image of a file with a PSF, measured if its header has none, and a zero point.
+
+    Raises
+    ------
+    AlertError
+        If the file cannot be read, has several images, no zero point, too few stars for a PSF, or
+        no two usable pixels that differ.
+    """
+    image = _with_psf(_calibrated(path, defaults))
+    usable = image.pixels[~image.is_masked(UNUSABLE)]
+    if usable.size == 0 or usable.min() == usable.max():
+        raise AlertError(f"{path}: it has no usable pixels, or all have one value")
+    if min(image.shape) < LEAST_SIDE_PX:
+        raise AlertError(f"{path}: an image of {image.shape} pixels is too small")
+    return image
+
+
+def require_same_place(image: Image, first: Image) -> None:
+    """Raise AlertError unless an image is of the band, the place and the scale of another."""
+    if image.band != first.band:
+        raise AlertError(f"it is of band {image.band}, the first of {first.band}")
+    ny, nx = image.shape
+    x, y = np.meshgrid(np.linspace(0, nx - 1, _GRID), np.linspace(0, ny - 1, _GRID))
+    at_x, at_y = first.wcs.sky_to_pixel(*image.wcs.pixel_to_sky(x, y))
+    rows, columns = first.shape
+    with np.errstate(invalid="ignore"):
+        inside = (abs(at_x - columns / 2.0) < columns / 2.0) & (abs(at_y - rows / 2.0) < rows / 2.0)
+    if not inside.any():
+        raise AlertError("it does not lie on the first image")
+    ratio = image.wcs.scale_arcsec / first.wcs.scale_arcsec
+    if not 1.0 / _MOST_SCALE < ratio < _MOST_SCALE:
+        raise AlertError(f"its pixels are {ratio:.3g} times as large as the first image's")
 
 
 def _calibrated(path: Path, defaults: Defaults) -> Image:

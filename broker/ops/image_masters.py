@@ -12,6 +12,7 @@ from broker.imaging import calibration, fits_header
 from broker.imaging.fits import Defaults, read_frames
 from broker.imaging.isr import Masters, remove_signature
 from broker.imaging.kernels import F32
+from broker.imaging.mask import UNUSABLE
 
 LEAST_FRAMES = 3
 
@@ -45,7 +46,7 @@ def calibration_frame(
     AlertError
         If the file cannot be used, or a dark has no exposure time.
     """
-    frames = read_frames(path)
+    frames = read_frames(path, on_sky=False)
     layout = calibration.layout_of(frames, defaults)
     exposure = fits_header.positive(frames[0].header, fits_header.EXPOSURE)
     if exposure is None and np.isfinite(defaults.exposure_s):
@@ -60,7 +61,21 @@ def calibration_frame(
         else None,
         exposure_s=exposure or 0.0,
     )
+    if (got.mask & UNUSABLE).all():
+        raise AlertError(f"{path}: it has no pixel that can be used")
     return CalibrationFrame(got.pixels, exposure or 0.0, float(np.median(got.pixels[::4, ::4])))
+
+
+def require_shape(frame: CalibrationFrame, first: Sequence[CalibrationFrame]) -> None:
+    """Raise unless an exposure is as large as the first, if there is one.
+
+    Raises
+    ------
+    AlertError
+    """
+    if first and frame.pixels.shape != first[0].pixels.shape:
+        said, wanted = frame.pixels.shape, first[0].pixels.shape
+        raise AlertError(f"it is {said[1]} × {said[0]} pixels, the first {wanted[1]} × {wanted[0]}")
 
 
 def write(

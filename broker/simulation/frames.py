@@ -1,7 +1,8 @@
 """A camera's night as raw FITS files: science exposures and the calibrations for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from broker.imaging.fits import write_image
 from broker.imaging.image import Image
 from broker.imaging.mask import empty_mask
 from broker.imaging.raw_fits import write_frame, write_snaps
+from broker.simulation.cadence import Visit
 from broker.simulation.calibrations import SEQUENCES, calibration_planes
 from broker.simulation.exposure import Drawn
 from broker.simulation.observatory import Night, simulate_night
@@ -58,16 +60,16 @@ def write_calibrations(
 
 
 def write_science(
-    out: Path, night: Night, exposures: int, *, advance: Callable[[int], None] = lambda _: None
+    out: Path, first: Night, exposures: int, *, advance: Callable[[int], None] = lambda _: None
 ) -> pa.Table:
-    """Write a night's first exposures and what they should be; return the truth of transients.
+    """Write so many exposures and what they should be; return the truth of transients.
 
+    They are those of a night and, if it has too few, of the nights that follow.
     `science/NAME-snap0.fits` and so on are raw; `light/NAME.fits` is the expected light in
     electrons, with its noise as variance.
     """
-    truth, settings = [], night.settings
-    places = [(v, d) for v in night.visits for d in range(settings.detectors)]
-    for visit, detector in places[:exposures]:
+    truth, settings = [], first.settings
+    for night, visit, detector in islice(_places_of_nights(first), exposures):
         drawn = night.draw(visit, detector)
         field = settings.fields[visit.field].name
         name = f"{field}-{detector}-{visit.band}-{visit.visit}"
@@ -76,6 +78,15 @@ def write_science(
         truth.append(truth_of(night.seed, settings, drawn))
         advance(1)
     return pa.concat_tables(truth)
+
+
+def _places_of_nights(first: Night) -> Iterator[tuple[Night, Visit, int]]:
+    """Yield night, visit and detector of every exposure from a night on, without end."""
+    for index in count(first.index):
+        night = simulate_night(seed=first.seed, night_index=index, settings=first.settings)
+        for visit in night.visits:
+            for detector in range(first.settings.detectors):
+                yield night, visit, detector
 
 
 def write_frames(

@@ -71,7 +71,7 @@ def test_raw_files_become_images_in_electrons_and_a_bad_file_stops_no_other(tmp_
 
     assert done.exit_code == 20
     assert [row["status"] for row in rows(done)] == ["ok", "failed", "ok"]
-    assert "no whole FITS file" in rows(done)[1]["reason"]
+    assert "it is not FITS" in rows(done)[1]["reason"]
     image = read_image(tmp_path / "r1-reduced.fits")
     assert np.median(image.pixels) == pytest.approx(SKY, abs=1.0)
     assert image.zero_point == pytest.approx(27.0 + 2.5 * np.log10(GAIN))
@@ -239,3 +239,65 @@ def test_a_night_can_be_written_as_files_without_a_server(tmp_path):
     assert template.meta["nVisits"] == 3
     assert isinstance(template.calibration, Calibration)
     assert isinstance(template.psf, GaussianPsf)
+
+
+def test_a_coadd_leaves_out_strangers_and_says_which(tmp_path):
+    for k in range(2):
+        expose(tmp_path / f"s{k}.fits", seed=70 + k, PSFSIGMA=1.9)
+    expose(tmp_path / "band.fits", seed=72, PSFSIGMA=1.9, FILTER="g")
+    expose(tmp_path / "place.fits", seed=73, PSFSIGMA=1.9, CRVAL1=170.0)
+    expose(tmp_path / "scale.fits", seed=74, PSFSIGMA=1.9, CD1_1=-0.01, CD2_2=0.01)
+    header = fits.getheader(tmp_path / "s0.fits")
+    fits.PrimaryHDU(np.full((SIDE, SIDE), 7.0), header).writeto(tmp_path / "even.fits")
+    fits.PrimaryHDU(np.eye(8), header).writeto(tmp_path / "small.fits")
+    names = ["s0", "s1", "band", "place", "scale", "even", "small"]
+
+    done = run("coadd", *(tmp_path / f"{n}.fits" for n in names), "--out", tmp_path / "c.fits",
+               "--json")  # fmt: skip
+
+    assert done.exit_code == 20
+    assert (rows(done)[0]["images"], rows(done)[0]["left out"]) == (2, 5)
+    said = dict(line.split(": ", 1) for line in done.stderr.splitlines() if ".fits: " in line)
+    reasons = {name: said[str(tmp_path / f"{name}.fits")] for name in names[2:]}
+    assert "band g" in reasons["band"]
+    assert "does not lie" in reasons["place"]
+    assert "144 times" in reasons["scale"]
+    assert "one value" in reasons["even"]
+    assert "too small" in reasons["small"]
+
+
+def test_a_raw_file_without_a_pixel_fails_and_one_with_a_mask_keeps_it(tmp_path):
+    expose(tmp_path / "r.fits", seed=75)
+    with fits.open(tmp_path / "r.fits") as units:
+        data, header = units[0].data, units[0].header
+    empty = np.full((SIDE, SIDE), np.nan, np.float32)
+    fits.PrimaryHDU(empty, header).writeto(tmp_path / "nan.fits")
+    bad = np.zeros((SIDE, SIDE), np.int16)
+    bad[50:60, 70:90] = 1
+    units = [fits.PrimaryHDU(data, header), fits.ImageHDU(bad, name="MASK")]
+    fits.HDUList(units).writeto(tmp_path / "m.fits")
+
+    done = run("reduce", tmp_path / "nan.fits", tmp_path / "m.fits", "--out", tmp_path, "--json")
+
+    first, second = rows(done)
+    assert first["status"] == "failed"
+    assert "no pixel" in first["reason"]
+    assert second["badPixels"] == bad.sum()
+    image = read_image(tmp_path / "m-reduced.fits")
+    assert np.array_equal(image.is_masked(MaskPlane.BAD), bad != 0)
+
+
+def test_calibrations_need_no_wcs_and_one_size(tmp_path):
+    for k in range(4):
+        expose(tmp_path / f"b{k}.fits", seed=80 + k, sources=False, CRVAL2=123.0)
+    header = fits.getheader(tmp_path / "b0.fits")
+    fits.PrimaryHDU(np.full((9, 9), 1000.0), header).writeto(tmp_path / "small.fits")
+
+    files = [tmp_path / f"b{k}.fits" for k in range(4)]
+    done = run("master", "bias", *files, tmp_path / "small.fits", "--out", tmp_path / "bias.fits",
+               "--json")  # fmt: skip
+
+    assert done.exit_code == 20
+    assert [row["status"] for row in rows(done)] == ["ok"] * 4 + ["failed"]
+    assert "9 × 9" in rows(done)[-1]["reason"]
+    assert "master bias of 4 exposures" in done.stderr

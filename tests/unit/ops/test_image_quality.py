@@ -83,7 +83,7 @@ def test_a_file_that_is_no_image_is_named_and_the_others_are_scored(night):
     assert done.exit_code == 20
     rows = json.loads(done.stdout)
     assert rows[0]["flags"] == ["FAILED"]
-    assert "it is no whole FITS file" in rows[0]["failure"]
+    assert "it is not FITS" in rows[0]["failure"]
     assert rows[1]["flags"] == []
 
 

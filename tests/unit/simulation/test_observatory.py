@@ -12,6 +12,7 @@ from broker.imaging.mask import UNUSABLE
 from broker.imaging.message import decode_image
 from broker.imaging.templates import TemplateStore
 from broker.simulation.cadence import detector_wcs, field_wcs, night_visits, template_visits
+from broker.simulation.frames import write_science
 from broker.simulation.observatory import (
     CATALOG,
     build_templates,
@@ -20,7 +21,7 @@ from broker.simulation.observatory import (
     simulate_night,
     write_truth,
 )
-from broker.simulation.settings import DEMO, IDEAL_CAMERA, TEST, Settings
+from broker.simulation.settings import DEMO, IDEAL_CAMERA, TEST, Camera, Settings
 from broker.simulation.truth import TRUTH, truth_of
 from broker.types import night_of
 
@@ -227,3 +228,18 @@ def test_a_survey_that_cannot_be_is_refused(change, reason):
 def test_a_negative_seed_is_refused():
     with pytest.raises(ValueError, match="must not be negative"):
         simulate_night(seed=-1)
+
+
+def test_more_exposures_than_a_night_has_are_of_the_nights_after_it(tmp_path):
+    settings = dataclasses.replace(TEST, camera=Camera(overscan_px=16, snaps=2))
+    night = simulate_night(seed=SEED, settings=settings)
+    wanted = len(night) + 1
+
+    truth = write_science(tmp_path, night, wanted)
+
+    light = sorted(p.stem for p in (tmp_path / "light").iterdir())
+    assert len(light) == wanted
+    assert len({name.rsplit("-", 1)[1] for name in light}) == wanted  # each its own visit
+    snaps = [f"{name}-snap{k}.fits" for name in light for k in (0, 1)]
+    assert sorted(p.name for p in (tmp_path / "science").iterdir()) == snaps
+    assert set(truth["visit"].to_pylist()) <= {int(n.rsplit("-", 1)[1]) for n in light}
