@@ -36,6 +36,7 @@ _NOT_COMMANDS = {
     "module_alerts",
     "module_live",
     "module_training",
+    "object_tns",
     "output",
     "reliability",
     "topic_packets",

@@ -7,6 +7,7 @@ import click
 
 from broker.cli.assemble import find_object, tables_of, topics_of
 from broker.cli.main import load
+from broker.cli.object_tns import tns
 from broker.cli.output import emit_json, emit_rows, json_option
 
 
@@ -16,6 +17,9 @@ def command() -> None:
 
     Example: broker object show ZTF18abcdefg --survey ztf
     """
+
+
+command.add_command(tns)
 
 
 @command.command()
