@@ -2,7 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -35,7 +37,11 @@ COUNTS_S, TOPICS_S, LEDGER_S, SCHEMAS_S = 60.0, 5.0, 60.0, 60.0
 OLD_COUNTS_S = 3600.0
 """How old an answer may be that takes a whole table to find. [s]"""
 
-_US_PER_DAY = 86_400e6
+_AT_ONCE = 8
+"""Objects of one question that are read at the same time."""
+
+_PACKETS = 64
+"""Packets that are kept open, those asked for last."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Sources:
         self.index = AlertIndex(tables, run)
         self.shelf = Shelf(self.index)
         self._cached: dict[str, _Cached] = {}
+        self._packets: OrderedDict[tuple[str, str], Packet] = OrderedDict()
         self._lock = threading.Lock()
 
     def check_survey(self, survey: str) -> None:
@@ -147,6 +154,14 @@ class Sources:
         self.check_survey(survey)
         return [alert for alert in self._store.object(survey, name) if alert["isPublic"]]
 
+    def find_objects(self, survey: str, names: Sequence[str]) -> dict[str, list[Alert]]:
+        """Return the alerts of many objects by name, as of `find_object`; several at a time."""
+        self.check_survey(survey)
+        chosen = list(dict.fromkeys(names))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = pool.map(lambda name: self.find_object(survey, name), chosen)
+            return dict(zip(chosen, found, strict=True))
+
     def cone(self, ra: float, dec: float, radius_arcsec: float) -> list[Alert]:
         """Return the objects around a place, nearest first, each by its newest public alert."""
         found = []
@@ -182,6 +197,17 @@ class Sources:
         ApiError
             If it is neither in the archive nor on its topic, or cannot be read.
         """
+        name = (alert["survey"], alert["diaSourceId"])
+        with self._lock:
+            kept = self._packets.pop(name, None)
+        found = kept or self._open_packet(alert)
+        with self._lock:  # a page and the cutouts on it ask for the same one
+            self._packets[name] = found
+            if len(self._packets) > _PACKETS:
+                self._packets.popitem(last=False)
+        return found
+
+    def _open_packet(self, alert: Alert) -> Packet:
         raw = find_packet(self.archive, self.topics, alert)
         if raw is None:
             raise not_found("packet any more of alert", alert["diaSourceId"])

@@ -17,6 +17,7 @@ from broker.portal.app import address, pages_of
 from broker.portal.night_parts import latency_rows, undone_images
 from broker.portal.search_pages import curves_of, examples, help_for
 from broker.portal.sky_map import sky_map
+from broker.portal.statistics import map_files
 from broker.store.search import Wanted
 
 router = APIRouter()
@@ -95,6 +96,7 @@ def night(request: Request, sources: SourcesOf, night: str) -> Response:
         ledger=ledger_of(sources),
         latency=latency_rows(sources, of["batches"]),
         map=_map_of(sources, night),
+        files=map_files({"night": night}),
         undone=undone_images(sources),
     )
 

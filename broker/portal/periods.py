@@ -7,6 +7,7 @@ import numpy as np
 from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
+from broker.api.app import PREFIX
 from broker.api.errors import ApiError
 from broker.api.formats import json_response
 from broker.api.objects import history_rows
@@ -14,7 +15,7 @@ from broker.api.own_objects import whole_object
 from broker.api.questions import SourcesOf
 from broker.portal.brightness import flux_rows
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX)
 
 _LEAST_EPOCHS = 8
 _SHORTEST_D = 0.05

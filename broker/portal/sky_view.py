@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.api.cutouts import KINDS, plain_fits
+from broker.api.cutouts import KINDS, orientation, plain_fits
 from broker.api.rows import object_name
 from broker.api.sources import Alert, Packet, Sources
 from broker.catalog.cone import cone_search
@@ -37,8 +37,9 @@ def sky_view(sources: Sources, packet: Packet, alerts: Sequence[Alert]) -> dict[
     -------
     dict or None
         `kinds` of pictures, the first one shown; `width`, `height` [pix]; `marks` with `x`, `y`
-        (down), `layer`, `words`; `scale` and `length` of a bar [pix, arcsec], null as `marks` are
-        empty if nothing says where the pixels are. None if there is no picture.
+        (down), `layer`, `words`; `north` and `east` as unit vectors (up); `scale` and `length` of
+        a bar [pix, arcsec]. What nothing tells is null, and then nothing is marked. None if there
+        is no picture.
     """
     kinds = [kind for kind in ("template", "science", "difference") if _pixels(packet, kind)]
     if not kinds:
@@ -50,6 +51,7 @@ def sky_view(sources: Sources, packet: Packet, alerts: Sequence[Alert]) -> dict[
         "height": height,
         "marks": [],
         "scale": None,
+        **orientation(packet.canonical[KINDS[kinds[0]]]),
         "length": None,
     }
     world = _world(packet.canonical[KINDS[kinds[0]]])

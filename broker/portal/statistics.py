@@ -1,5 +1,6 @@
 """How many alerts there are, where, and how far their hosts: by topic and class."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +23,7 @@ router = APIRouter()
 
 _HOSTS = 300
 _CLASSES = 24
+_OF_MAPS = ("topic", "class", "firstNight", "lastNight")
 
 
 @router.get("/statistics")
@@ -32,7 +34,8 @@ def show_statistics(request: Request, sources: SourcesOf, wanted: WantedOf) -> R
     numbers = found.entries.numbers if found else {}
     return pages_of(request).page(
         "statistics.html",
-        api=f"{PREFIX}/alerts?{asked}" if asked else f"{PREFIX}/nights",
+        api=f"{PREFIX}/alerts?{asked}" if asked else f"{PREFIX}/statistics/nights",
+        files=map_files(dict(request.query_params)) if found else [],
         asked=dict(request.query_params),
         problem=problem,
         total=len(found.entries) if found else 0,
@@ -43,6 +46,20 @@ def show_statistics(request: Request, sources: SourcesOf, wanted: WantedOf) -> R
         map=sky_map(numbers["ra"], numbers["dec"], "alerts") if found else None,
         hosts=_hosts(sources, wanted) if found else None,
     )
+
+
+def map_files(asked: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return words and addresses of a map's files; none if they cannot be asked for so."""
+    query = {name: value for name, value in asked.items() if name in _OF_MAPS}
+    if "night" in asked:
+        query |= {"firstNight": asked["night"], "lastNight": asked["night"]}
+    if set(asked) - {*_OF_MAPS, "night"}:
+        return []
+    choices = (("picture", "counts", "png"), ("depth", "depth", "png"), ("FITS", "counts", "fits"))
+    return [
+        (words, f"{PREFIX}/statistics/map?{urlencode({**query, 'kind': kind, 'format': form})}")
+        for words, kind, form in choices
+    ]
 
 
 def _found(sources: Sources, wanted: Wanted) -> tuple[Found | None, str | None]:

@@ -1,12 +1,13 @@
 """What a person does in a browser works: search, look, click, sort, by mouse, keyboard, phone."""
 
 import io
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from broker.api.questions import EXAMPLE_OBJECT, EXAMPLE_TOPIC
+from broker.api.questions import EXAMPLE_OBJECT, EXAMPLE_SCHEMA, EXAMPLE_TOPIC
 
 PAIR = "ZTF99pair"
 PAGES = (
@@ -20,6 +21,12 @@ PAGES = (
     "/docs",
     f"/objects/ztf/{EXAMPLE_OBJECT}",
     "/search?q=0.0+0.0+10",
+    "/find",
+    f"/find?topic={EXAMPLE_TOPIC}",
+    "/statistics",
+    "/nights/20230420",
+    "/schemas",
+    f"/schemas/{EXAMPLE_SCHEMA}",
 )
 
 
@@ -277,3 +284,112 @@ def test_a_flux_below_three_sigma_is_a_limit_in_magnitudes(browser, site):
 
     assert browser.run("document.querySelectorAll('.point.limit').length") == len(epochs) - n_seen
     assert n_seen > 0
+
+
+def test_the_server_finds_periods_and_one_of_them_folds_the_light_curve(browser, site):
+    browser.open(f"{site}/objects/ztf/{EXAMPLE_OBJECT}")
+
+    browser.click("#find-period")
+
+    browser.wait("document.querySelectorAll('#periodogram .peak').length > 0", 60.0)
+    assert "epochs" in browser.run("document.getElementById('period-words').textContent")
+    assert browser.run("document.querySelectorAll('#periodogram .power').length") == 1
+    shown = browser.run("parseFloat(document.querySelector('.peak').textContent)")
+    browser.click(".peak")
+    folded = float(browser.run("document.getElementById('lc-period').value"))
+    assert folded == pytest.approx(shown, rel=1e-5)
+    assert "phase" in browser.run("document.querySelector('#light-curve svg').textContent")
+    assert all(one.startswith((site, "data:")) for one in browser.requests)
+    assert not browser.problems
+
+
+def test_an_object_of_too_few_epochs_is_said_to_have_too_few_for_a_period(browser, site):
+    browser.open(f"{site}/search?q={2**63 - 25}")
+
+    browser.click("#find-period")
+
+    browser.wait("document.getElementById('period-words').textContent.includes('8 epochs')")
+    assert browser.run("document.getElementById('periodogram').hidden")
+
+
+def test_the_sky_around_an_object_is_seen_nearer_with_other_pictures_and_without_marks(
+    browser, site
+):
+    browser.open(f"{site}/search?q=topic:{EXAMPLE_TOPIC}")
+    name = next(iter(made_sky(browser, site)))
+    browser.open(f"{site}{name}")
+    before = browser.run("document.getElementById('sky-view').viewBox.baseVal.width")
+
+    browser.click("#sky-in")
+    browser.run(
+        "(() => { const kind = document.getElementById('sky-kind'); kind.value = 'science';"
+        " kind.dispatchEvent(new Event('change')); })()"
+    )
+    browser.click("#sky-alerts")
+
+    assert browser.run("document.getElementById('sky-view').viewBox.baseVal.width") == before / 2
+    assert browser.run("document.querySelector('#sky-view image').href.baseVal").endswith(
+        "/cutouts/science?format=png"
+    )
+    off = browser.run(
+        "[...document.querySelectorAll('.layer-alerts')].map((m) => getComputedStyle(m).display)"
+    )
+    assert off
+    assert set(off) == {"none"}
+    assert all(one.startswith((site, "data:")) for one in browser.requests)
+
+
+def made_sky(browser, site):
+    """Yield pages of objects whose cutout says where its pixels are."""
+    places = browser.run(
+        "fetch('/api/v1/objects?survey=lsst&limit=5&columns=survey,objectId')"
+        ".then((answer) => answer.json()).then((told) => told.data.map((row) =>"
+        " `/objects/${row.survey}/${encodeURIComponent(row.objectId)}`))"
+    )
+    for place in places:
+        browser.open(site + place)
+        if browser.run("document.querySelectorAll('#sky-view .layer-alerts').length > 0"):
+            yield place
+
+
+def test_a_form_that_is_filled_in_becomes_an_address_that_can_be_handed_on(browser, site):
+    browser.open(f"{site}/find")
+    browser.run("document.getElementById('f-topic').focus()")
+    browser.type(EXAMPLE_TOPIC)
+
+    browser.press("Enter", 13)
+
+    browser.wait("location.pathname === '/find' && location.search.length > 1")
+    assert browser.run("location.search") == f"?topic={EXAMPLE_TOPIC}"
+    browser.wait("document.querySelectorAll('.small-curve').length > 1")
+    assert browser.run("document.getElementById('f-topic').value") == EXAMPLE_TOPIC
+    n_rows = browser.run("document.querySelectorAll('table.sortable tbody tr').length")
+    text = browser.run(
+        "fetch([...document.querySelectorAll('a')].find((a) => a.textContent === 'CSV').href)"
+        ".then((answer) => answer.text())"
+    )
+    assert len(text.strip().splitlines()) == n_rows + 1
+
+
+def test_text_of_an_enemy_runs_nothing_and_stays_text(browser, site):
+    name = '"><script>window.taken = 1</script><img src=x onerror="window.taken = 1">'
+    stored = '"><script>alert(1)<b>'  # the name of an object of this broker
+    for url in (
+        f"/search?q={quote(name)}",
+        f"/find?class={quote(name)}",
+        f"/find?topic={quote(name)}",
+        f"/statistics?class={quote(name)}",
+        f"/topics/{quote(name, safe='')}",
+        f"/objects/sim/{quote(name, safe='')}",
+        f"/objects/sim/{quote(stored, safe='')}",
+        "/search?q=90+45+10",
+    ):
+        browser.open(site + url)
+
+        assert browser.run("window.taken === undefined"), url
+        assert (
+            browser.run("document.querySelectorAll('main script:not([type]), main b > b').length")
+            == 0
+        )
+        assert all(one.startswith((site, "data:")) for one in browser.requests), url
+    assert browser.run("document.querySelector('td a').textContent") == stored

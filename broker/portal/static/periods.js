@@ -69,8 +69,8 @@
     words.textContent = "Asking …";
     try {
       const answer = await fetch(button.dataset.from, { headers: { Accept: "application/json" } });
-      const body = await answer.json().catch(() => ({ error: "There are too few epochs for a period." }));
-      if (!answer.ok || body.error) { throw new Error(body.error); }
+      const body = await answer.json();
+      if (!answer.ok) { throw new Error(body.error); }
       draw(body);
       words.textContent = `Of ${body.epochs} epochs: choose a period to fold by.`;
     } catch (error) {

@@ -19,8 +19,7 @@
     const [w, h] = [width / zoom, height / zoom];
     view.setAttribute("viewBox", `${(width - w) / 2} ${(height - h) / 2} ${w} ${h}`);
     view.dataset.zoom = zoom;
-    const bar = view.querySelector(".bar");
-    if (bar) { bar.toggleAttribute("hidden", zoom > 1); }
+    for (const bar of view.querySelectorAll(".bar")) { bar.toggleAttribute("hidden", zoom > 1); }
   }
 
   document.getElementById("sky-in").addEventListener("click", () => near(2));

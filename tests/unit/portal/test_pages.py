@@ -8,12 +8,15 @@ from urllib.parse import quote
 import pytest
 
 from broker.api.questions import EXAMPLE_ALERT, EXAMPLE_OBJECT, EXAMPLE_SCHEMA, EXAMPLE_TOPIC
+from broker.api.search import search
 from broker.catalog.registry import read_definitions
 from broker.portal.app import as_data
 from broker.portal.classes import class_history
 from broker.portal.night_parts import latency_of_batches
 from broker.portal.schema_pages import fields_of
+from broker.portal.sky_view import sky_view
 from broker.portal.words import matches, number
+from broker.store.search import Wanted
 
 PAGES = (
     "/",
@@ -328,3 +331,20 @@ def test_the_latency_of_a_night_is_that_of_all_its_batches():
     assert found["mean"] == 12.0
     assert found["shares"] == [(0.5, 5.0), (0.95, None), (0.99, None)]
     assert [one["count"] for one in found["within"]] == [3, 1, 4]
+
+
+def test_an_alert_is_marked_in_the_middle_of_its_own_cutout(broker):
+    seen = 0
+    for alert in _alerts(broker, "lsst"):
+        view = sky_view(broker.sources, broker.sources.packet(alert), [alert])
+        own = [mark for mark in view["marks"] if mark["layer"] == "alerts"]
+        for mark in own:
+            seen += 1
+            assert abs(mark["x"] - view["width"] / 2) <= 1.0
+            assert abs(mark["y"] - view["height"] / 2) <= 1.0
+    assert seen
+
+
+def _alerts(broker, survey):
+    rows = search(broker.sources, Wanted(survey=survey), limit=10).rows
+    return [broker.sources.alert(survey, row["diaSourceId"]) for row in rows]
