@@ -39,6 +39,7 @@ _NOT_COMMANDS = {
     "object_tns",
     "output",
     "reliability",
+    "topic_notes",
     "topic_packets",
     "topic_share",
 }

@@ -7,6 +7,7 @@ import click
 from broker.cli.assemble import topics_of
 from broker.cli.main import load
 from broker.cli.output import emit_json, emit_rows, json_option
+from broker.cli.topic_notes import deprecate, show
 from broker.cli.topic_packets import lag, read
 from broker.cli.topic_share import check, status
 
@@ -23,6 +24,8 @@ command.add_command(check)
 command.add_command(status)
 command.add_command(read)
 command.add_command(lag)
+command.add_command(show)
+command.add_command(deprecate)
 
 
 @command.command("list")

@@ -190,6 +190,17 @@ class KafkaTopics:
             raise ServiceError(f"there is no topic {name}", topic=name)
         return str(described[0]["topic_id"])
 
+    @_translated
+    def retention_ms(self, name: str) -> int:
+        """Return how long messages of a topic stay, as the server has it set; -1 is for ever."""
+        from kafka.admin import ConfigResource, ConfigResourceType
+
+        with self._lock:
+            found = self._get_admin().describe_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, name)]
+            )
+        return int(found["topic"][name]["retention.ms"]["value"])
+
     def close(self) -> None:
         """Release connections; they are made again when they are needed."""
         with self._lock:
