@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.batch.kd_tree import Splits
 from broker.catalog.distance import Distance, vectors
 from broker.catalog.healpix import centres
 from broker.catalog.partition import Rows
 from broker.catalog.space import LEVELS, codes_of
 from broker.errors import ConfigError
 
-HEALPIX, SHELLS, OCTREE = "healpix", "shells", "octree"
+HEALPIX, SHELLS, OCTREE, KD_TREE = "healpix", "shells", "octree", "kdtree"
 
 KeyArray = NDArray[np.uint64]
 Counter = Callable[[int, KeyArray | None, int], tuple[KeyArray, NDArray[np.int64]]]
@@ -32,21 +33,28 @@ class Keys:
     ----------
     by : str
         `HEALPIX`: pixels of order 29. `SHELLS`: the bits of a distance, which rise with it.
-        `OCTREE`: Morton's curve through a cube around the origin.
+        `OCTREE`: Morton's curve through a cube around the origin. `KD_TREE`: the leaf of a tree,
+        through space or, without a distance, through right ascension and declination.
     distance : Distance or None
         Of entries in space.
     half : float
         Half the side of the cube.
+    splits : Splits or None
+        Of the tree.
     """
 
     by: str
     distance: Distance | None = None
     half: float = 0.0
+    splits: Splits | None = None
 
     def of(self, rows: Rows, first: int, end: int) -> tuple[NDArray[np.int64], KeyArray]:
         """Return the rows of a block that have a key, and their keys."""
         if self.by == HEALPIX:
             return np.arange(first, end), rows.pixels[first:end]
+        if self.splits is not None:
+            row, places = coordinates(self.distance, rows, first, end)
+            return row, self.splits.of(places).astype(np.uint64)
         assert self.distance is not None  # noqa: S101 - checked where keys are made
         value = self.distance.values(rows, first, end)
         row = np.flatnonzero(np.isfinite(value))
@@ -63,6 +71,26 @@ class Keys:
         if self.by == HEALPIX:
             return tuple(range(58, -1, -2))
         return tuple(range(3 * LEVELS, -1, -3))
+
+
+def coordinates(
+    distance: Distance | None, rows: Rows, first: int, end: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows of a block that have a place, and where they are.
+
+    Returns
+    -------
+    row : NDArray[np.int64], shape (n,)
+    places : NDArray[np.float64], shape (n, 2) or (n, 3)
+        Right ascension and declination [deg]; with a distance x, y, z in the unit of lengths.
+    """
+    if distance is None:
+        places = np.stack([rows.ra[first:end], rows.dec[first:end]], axis=1)
+        return np.arange(first, end), places
+    value = distance.values(rows, first, end)
+    row = np.flatnonzero(np.isfinite(value))
+    value, row = value[row], row + first
+    return row, vectors(rows.ra[row], rows.dec[row], distance.lengths(value))
 
 
 @dataclass(frozen=True)
@@ -157,8 +185,12 @@ def bounds_of(keys: Keys, parts: Parts) -> dict[str, Any]:
 
     Of HEALPix: `order`, nested `pixel`, and `ra` and `dec` of its middle. Of shells: `inner` <=
     distance < `outer`, which is infinite for the last one of equal parts. Of an octree: `level` and
-    the corners of a cell, of which the lower ones are in it.
+    the corners of a cell, of which the lower ones are in it. Of a k-d tree: lower borders, which
+    are in the leaf, and upper ones, which are not: so these end just above 360 and 90 degrees;
+    infinite in space.
     """
+    if keys.splits is not None:
+        return _bounds_of_leaves(keys.splits)
     if keys.by == SHELLS:
         outer = parts.end.view(np.float64)
         return {
@@ -185,3 +217,17 @@ def bounds_of(keys: Keys, parts: Parts) -> dict[str, Any]:
     low = {f"{axis}Min": corner[axis] * side - keys.half for axis in "xyz"}
     width = 2.0 * keys.half / 2.0**level
     return {"level": level, **low, **{f"{a}Max": low[f"{a}Min"] + width for a in "xyz"}}
+
+
+def _bounds_of_leaves(splits: Splits) -> dict[str, Any]:
+    names: tuple[str, ...] = ("x", "y", "z")
+    low: tuple[float, ...] = (-np.inf,) * 3
+    high: tuple[float, ...] = (np.inf,) * 3
+    if splits.n_axes == 2:
+        names, low, high = ("ra", "dec"), (0.0, -90.0), tuple(np.nextafter((360.0, 90.0), np.inf))
+    lows, highs = splits.bounds(low, high)
+    return {
+        f"{name}{end}": values[:, axis]
+        for end, values in (("Min", lows), ("Max", highs))
+        for axis, name in enumerate(names)
+    }

@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
+from broker.batch import kd_tree
 from broker.batch.blocks import Source, blocks, collect, each, source, spans
 from broker.batch.keys import (
     HEALPIX,
+    KD_TREE,
     OCTREE,
     SHELLS,
     Counter,
@@ -28,6 +30,7 @@ from broker.batch.keys import (
     Keys,
     Parts,
     bounds_of,
+    coordinates,
     equal_parts,
     shell_parts,
     tree_parts,
@@ -37,7 +40,7 @@ from broker.catalog.space import half_side
 from broker.catalog.table_files import write_table
 from broker.errors import ConfigError
 
-KINDS = (HEALPIX, SHELLS, OCTREE)
+KINDS = (HEALPIX, SHELLS, OCTREE, KD_TREE)
 MOST_PARTS = 100_000
 
 LIST = "partitions.csv"
@@ -67,12 +70,15 @@ def repartition(
     out : Path
         A folder that is made; on a cluster, all machines see it.
     by : str
-        One of `KINDS`: pixels of HEALPix, shells around the origin, cells of an octree.
+        One of `KINDS`: pixels of HEALPix, shells around the origin, cells of an octree, leaves of
+        a k-d tree.
     distance : Distance, optional
-        Needed for shells and octree; entries without a distance are left out.
+        Needed for shells and octree; entries without a distance are left out. A k-d tree without
+        one divides right ascension and declination.
     rows_per_part : int
         A pixel or a cell that holds more is divided; shells are made of that many entries each, as
-        near as entries at the same distance allow.
+        near as entries at the same distance allow. Leaves of a k-d tree, a power of two, hold as
+        many as each other or one more, as near as equal coordinates allow.
     edges : tuple of float
         Borders of the shells in the unit of the column, instead of shells of equal content.
 
@@ -93,9 +99,15 @@ def repartition(
     keys = Keys(by, distance, half)
     if distance is not None:
         distance.values(of.rows(), 0, 0)  # a column that is not there is told now
-    parts = (
-        shell_parts(edges) if edges else _divided(_counter(spark, of, keys), keys, rows_per_part)
-    )
+    if by == KD_TREE:
+        axes, most = 3 if distance else 2, MOST_PARTS + 1
+        splits = kd_tree.halved(_node_counter(spark, of, distance), axes, rows_per_part, most)
+        keys = Keys(by, distance, splits=splits)
+        leaf = np.arange(2 ** len(splits.levels), dtype=np.uint64)
+        parts = Parts(leaf, leaf + np.uint64(1))
+    else:
+        counter = _counter(spark, of, keys)
+        parts = shell_parts(edges) if edges else _divided(counter, keys, rows_per_part)
     if not 0 < len(parts) <= MOST_PARTS:
         raise ConfigError(f"{name} makes {len(parts)} parts, not 1 to {MOST_PARTS}")
     partial = out.with_name(f".{out.name}.partial")
@@ -112,7 +124,7 @@ def _check(
 ) -> None:
     if by not in KINDS:
         raise ConfigError(f"{by} is none of {', '.join(KINDS)}")
-    if (distance is None) != (by == HEALPIX):
+    if by != KD_TREE and (distance is None) != (by == HEALPIX):
         raise ConfigError(f"parts by {by} {'have no' if by == HEALPIX else 'need a'} distance")
     if edges and by != SHELLS:
         raise ConfigError(f"borders are of shells, not of {by}")
@@ -154,6 +166,28 @@ def _counter(spark: SparkSession, of: Source, keys: Keys) -> Counter:
 
         got = collect(spark, spans(len(of.rows())), work, "cell long, entries long")
         cells, place = np.unique(got["cell"].astype(np.uint64), return_inverse=True)
+        total = np.zeros(cells.size, np.int64)
+        np.add.at(total, place, got["entries"])
+        return cells, total
+
+    return count
+
+
+def _node_counter(
+    spark: SparkSession, of: Source, distance: Distance | None
+) -> kd_tree.NodeCounter:
+    """Return what counts the digits of coordinates by leaf, in one pass over the catalogue."""
+
+    def count(
+        splits: kd_tree.Splits, axis: int, prefixes: KeyArray | None, shift: int
+    ) -> tuple[Any, Any]:
+        def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
+            _, places = coordinates(distance, of.rows(), first, end)
+            cell, counts = kd_tree.digits(places, splits, axis, prefixes, shift)
+            yield pa.record_batch({"cell": cell, "entries": counts})
+
+        got = collect(spark, spans(len(of.rows())), work, "cell long, entries long")
+        cells, place = np.unique(got["cell"], return_inverse=True)
         total = np.zeros(cells.size, np.int64)
         np.add.at(total, place, got["entries"])
         return cells, total

@@ -120,10 +120,12 @@ def _windows(distance: "Distance", given: dict[str, tuple[float, ...] | None]) -
     "--by",
     "kind",
     required=True,
-    type=click.Choice(["healpix", "shells", "octree"]),
-    help="Pixels of the sky, shells around the origin, or cells of space.",
+    type=click.Choice(["healpix", "shells", "octree", "kdtree"]),
+    help="Pixels of the sky, shells around the origin, cells of space, or halves of halves.",
 )
-@click.option("--distance", help="Column that is the distance, for shells and octree.")
+@click.option(
+    "--distance", help="Column that is the distance, for shells, octree and, in space, kdtree."
+)
 @comoving_option
 @click.option(
     "--rows", type=click.IntRange(1), default=1_000_000, show_default=True, help="At most, a part."

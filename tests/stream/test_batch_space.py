@@ -110,7 +110,7 @@ def test_a_window_holds_what_one_process_finds(spark, folder, small_blocks):
     assert 20 < found.num_rows < N / 2
 
 
-@pytest.mark.parametrize("by", ["healpix", "shells", "octree"])
+@pytest.mark.parametrize("by", ["healpix", "shells", "octree", "kdtree"])
 def test_parts_are_the_same_bytes_for_any_blocks_and_hold_every_entry_once(
     spark, folder, tmp_path, monkeypatch, by
 ):
@@ -138,6 +138,8 @@ def test_parts_are_the_same_bytes_for_any_blocks_and_hold_every_entry_once(
             values = table.column("redshift").to_numpy()
             assert ((values >= part["inner"]) & (values < part["outer"])).all()
             assert (np.diff(values) >= 0.0).all()
+        if by == "kdtree":
+            assert abs(table.num_rows - (N - 18) / len(tables)) < 1.0
         if by == "healpix":
             at = pixels_of(table.column("ra"), table.column("dec"), part["order"])
             assert (at == part["pixel"]).all()

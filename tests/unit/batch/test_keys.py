@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.batch import kd_tree
 from broker.batch.keys import (
     HEALPIX,
+    KD_TREE,
     OCTREE,
     SHELLS,
     Keys,
@@ -104,3 +106,69 @@ def test_shells_between_borders_leave_out_what_is_outside():
     for wrong in ((1.0,), (1.0, 1.0), (-1.0, 2.0), (0.0, np.nan)):
         with pytest.raises(ConfigError, match="rise"):
             shell_parts(wrong)
+
+
+def halves(places, n_axes, limit):
+    """The tree, with each pass in three blocks."""
+
+    def count(splits, axis, prefixes, shift):
+        some = [
+            kd_tree.digits(block, splits, axis, prefixes, shift)
+            for block in np.array_split(places, 3)
+        ]
+        cell, at = np.unique(np.concatenate([c for c, _ in some]), return_inverse=True)
+        counts = np.bincount(at, np.concatenate([n for _, n in some]), cell.size)
+        return cell, counts.astype(np.int64)
+
+    return kd_tree.halved(count, n_axes, limit, 100_000)
+
+
+def halves_by_sorting(places, level, depth):
+    """Lists of rows, by sorting each node: the lower half is that below the middle one."""
+    if level == depth:
+        return [places]
+    along = places[:, level % places.shape[1]]
+    split = np.sort(along)[len(along) // 2]
+    return [
+        *halves_by_sorting(places[along < split], level + 1, depth),
+        *halves_by_sorting(places[along >= split], level + 1, depth),
+    ]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    n=st.integers(1, 700),
+    axes=st.sampled_from([2, 3]),
+    limit=st.sampled_from([1, 5, 64, 1000]),
+)
+def test_leaves_of_a_kd_tree_are_the_halves_of_sorted_nodes(seed, n, axes, limit):
+    places = np.random.default_rng(seed).normal(0.0, 1e3, (n, axes))
+
+    splits = halves(places, axes, limit)
+
+    depth = len(splits.levels)
+    assert 2**depth * limit >= n > (2 ** (depth - 1) * limit if depth else 0)
+    leaf = splits.of(places)
+    expected = halves_by_sorting(places, 0, depth)
+    held = np.bincount(leaf, minlength=2**depth)
+    assert held.tolist() == [len(part) for part in expected]
+    assert held.max() - held.min() <= 1
+    for part, rows in enumerate(expected):
+        np.testing.assert_array_equal(np.sort(places[leaf == part], axis=0), np.sort(rows, axis=0))
+
+
+def test_borders_of_leaves_tell_what_is_in_them_where_many_coordinates_are_equal():
+    ra, dec = places(3, 2000)
+    dec[:300] = np.round(dec[:300], 3)
+    at = np.stack([ra, dec], axis=1)
+
+    splits = halves(at, 2, 30)
+
+    where = bounds_of(Keys(KD_TREE, splits=splits), shell_parts((0.0, 1.0)))
+    leaf = splits.of(at)
+    for part in range(2 ** len(splits.levels)):
+        inside = np.ones(2000, bool)
+        for name, value in (("ra", ra), ("dec", dec)):
+            inside &= (value >= where[f"{name}Min"][part]) & (value < where[f"{name}Max"][part])
+        np.testing.assert_array_equal(inside, leaf == part)
