@@ -25,12 +25,15 @@ def make_topics(config: Config) -> Topics:
     return KafkaTopics(config.kafka.bootstrap)
 
 
-def make_tables(config: Config) -> Tables:
-    """Return the tables in HBase."""
+def make_tables(config: Config, *, connections: int = 1) -> Tables:
+    """Return the tables in HBase; so many calls may be on their way at once."""
     from broker.store.hbase import HBaseTables
 
     return HBaseTables(
-        config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
+        config.hbase.host,
+        config.hbase.thrift_port,
+        timeout_s=config.hbase.timeout_s,
+        connections=connections,
     )
 
 

@@ -12,6 +12,7 @@ from broker.cli.bench_catalog import catalog
 from broker.cli.bench_client import client
 from broker.cli.bench_faults import faults, fuzz
 from broker.cli.bench_science import science
+from broker.cli.bench_serve import serve
 from broker.cli.main import load
 from broker.cli.output import emit_json, emit_rows, json_option
 
@@ -33,6 +34,7 @@ def command() -> None:
 command.add_command(faults)
 command.add_command(fuzz)
 command.add_command(science)
+command.add_command(serve)
 command.add_command(client)
 
 

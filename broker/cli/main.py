@@ -28,6 +28,7 @@ _NOT_COMMANDS = {
     "bench_client",
     "bench_faults",
     "bench_science",
+    "bench_serve",
     "demo_report",
     "image_quality",
     "image_recreate",

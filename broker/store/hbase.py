@@ -2,7 +2,7 @@
 
 import functools
 import logging
-import threading
+import queue
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,9 +44,10 @@ R = TypeVar("R")
 class HBaseTables:
     """Tables on an HBase server.
 
-    One connection, made when it is first needed and made anew when it breaks or was idle. A call
-    that fails is repeated, with growing waits, until `timeout_s` has passed: a repeated write
-    with explicit timestamps changes nothing.
+    Connections are made when they are first needed, and anew when they break or were idle; a call
+    has one to itself, and waits for one when all are taken. A call that fails is repeated, with
+    growing waits, until `timeout_s` has passed: a repeated write with explicit timestamps changes
+    nothing.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ class HBaseTables:
         Called as `presplit(name, families, split_keys)` to create a table that has regions from
         the start; its `close`, if it has one, is called by ours. Without it tables start with
         one region and HBase splits them as they grow.
+    connections : int
+        How many calls may be on their way at once, by threads.
     """
 
     def __init__(
@@ -68,18 +71,26 @@ class HBaseTables:
         *,
         timeout_s: float = 60.0,
         presplit: Presplit | None = None,
+        connections: int = 1,
     ) -> None:
         self._host = host
         self._port = port
         self._timeout_s = timeout_s
         self._presplit = presplit
-        self._lock = threading.RLock()
-        self._connection: Any = None
-        self._used: float | None = None
-        """When a call succeeded last; None if none did."""
+        self._connections = connections
+        self._answered = False
+        # The one that was used last comes first: the others may grow idle.
+        self._free: queue.LifoQueue[_Line] = queue.LifoQueue()
+        for _ in range(connections):
+            self._free.put(_Line(host, port, timeout_s))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        recipe = functools.partial(HBaseTables, timeout_s=self._timeout_s, presplit=self._presplit)
+        recipe = functools.partial(
+            HBaseTables,
+            timeout_s=self._timeout_s,
+            presplit=self._presplit,
+            connections=self._connections,
+        )
         return (recipe, (self._host, self._port))
 
     def create(
@@ -117,31 +128,37 @@ class HBaseTables:
         return _HBaseTable(name, self._call)
 
     def close(self) -> None:
-        """Release the connection, and what `presplit` holds; both are made again when needed."""
-        self._disconnect()
+        """Release connections, and what `presplit` holds; they are made again when needed."""
+        lines = []
+        with suppress(queue.Empty):
+            while True:
+                lines.append(self._free.get_nowait())
+        for line in lines:
+            line.close()
+            self._free.put(line)
         if (release := getattr(self._presplit, "close", None)) is not None:
             release()
 
-    def _disconnect(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                with suppress(TException, OSError):
-                    self._connection.close()
-                self._connection = None
-
     def _call(self, action: Callable[[Any], R]) -> R:
-        """Run an action on the connection until it succeeds or the time is over."""
-        patience_s = self._timeout_s if self._used else min(self._timeout_s, _NEVER_MET_S)
+        """Run an action on a connection until it succeeds or the time is over."""
+        line = self._free.get()
+        try:
+            return self._insist(line, action)
+        finally:
+            self._free.put(line)
+
+    def _insist(self, line: "_Line", action: Callable[[Any], R]) -> R:
+        patience_s = self._timeout_s if self._answered else min(self._timeout_s, _NEVER_MET_S)
         deadline = time.monotonic() + patience_s
         wait_s = _FIRST_WAIT_S
         while True:
             try:
-                with self._lock:
-                    result = action(self._connected())
-                    self._used = time.monotonic()
-                    return result
+                result = action(line.connected())
+                line.used = time.monotonic()
+                self._answered = True
+                return result
             except (TException, OSError, EOFError) as error:
-                self._disconnect()
+                line.close()
                 text = _text(error)
                 late = time.monotonic() + wait_s > deadline
                 if late or any(word in text for word in _HOPELESS):
@@ -154,14 +171,30 @@ class HBaseTables:
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
-    def _connected(self) -> Any:
-        if self._used and time.monotonic() - self._used > _IDLE_S:
-            self._disconnect()
+
+class _Line:
+    """One connection to the gateway, of one call at a time."""
+
+    def __init__(self, host: str, port: int, timeout_s: float) -> None:
+        self._place = (host, port)
+        self._timeout_ms = int(timeout_s * 1000)
+        self._connection: Any = None
+        self.used: float | None = None
+
+    def connected(self) -> Any:
+        """Return the connection, made anew if it was idle too long."""
+        if self.used and time.monotonic() - self.used > _IDLE_S:
+            self.close()
         if self._connection is None:
-            self._connection = happybase.Connection(
-                self._host, self._port, timeout=int(self._timeout_s * 1000)
-            )
+            self._connection = happybase.Connection(*self._place, timeout=self._timeout_ms)
         return self._connection
+
+    def close(self) -> None:
+        """Release it."""
+        if self._connection is not None:
+            with suppress(TException, OSError):
+                self._connection.close()
+            self._connection = None
 
 
 class _HBaseTable:
@@ -264,10 +297,11 @@ def _fetch(name: bytes, scan: Any, size: int, connection: Any) -> list[Any]:
     scanner = client.scannerOpenWithScan(name, scan, {})
     rows: list[Any] = []
     while len(rows) < size:
-        more = client.scannerGetList(scanner, size - len(rows))
-        if not more:
-            break
+        wanted = size - len(rows)
+        more = client.scannerGetList(scanner, wanted)
         rows += more
+        if len(more) < wanted:  # the gateway collects until the scan ends
+            break
     client.scannerClose(scanner)
     return rows
 

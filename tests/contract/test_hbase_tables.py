@@ -124,3 +124,30 @@ def test_a_server_that_is_not_there_is_named_in_the_error():
 def test_a_pickled_client_works(name, hbase_tables):
     with closing(pickle.loads(pickle.dumps(hbase_tables))) as copy:
         assert name in copy.names()
+
+
+def test_several_threads_have_a_connection_each_and_no_more_than_were_allowed(stack, hbase_tables):
+    name = f"pool-{uuid.uuid4().hex[:8]}"
+    hbase_tables.create(name, [Family("f")])
+    hbase_tables.table(name).put([(b"%d" % i, {b"f:v": b"%d" % i}) for i in range(60)])
+    proxy = Proxy(stack.hbase.host, stack.hbase.thrift_port)
+    found = {}
+
+    with closing(HBaseTables("127.0.0.1", proxy.port, timeout_s=30.0, connections=3)) as tables:
+
+        def read(first):
+            table = tables.table(name)
+            for i in range(first, 60, 6):
+                rows = list(table.scan(b"%d" % i, b"%d\x00" % i))
+                found[i] = rows[0][1][b"f:v"]
+
+        threads = [threading.Thread(target=read, args=(first,)) for first in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert pickle.loads(pickle.dumps(tables))._connections == 3
+    hbase_tables.drop(name)
+
+    assert found == {i: b"%d" % i for i in range(60)}
+    assert 1 <= proxy.n_connections <= 3
