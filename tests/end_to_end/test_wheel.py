@@ -118,3 +118,37 @@ def test_settings_are_checked_and_packets_are_made(command, tmp_path):
     assert [file.read_bytes()[:4] for file in files] == [b"Obj\x01"] * 2
     rows = json.loads(command("module", "run", "rise_rate", "--on", "packets", "--json"))
     assert [row["survey"] for row in rows] == ["ztf", "ztf"]
+
+
+def test_a_contributor_needs_nothing_but_the_extra_for_science(command, tmp_path):
+    code = """
+import importlib.abc, sys
+from click.testing import CliRunner
+
+ABSENT = {"pyspark", "py4j", "happybase", "thriftpy2", "kafka", "psutil", "fastapi", "uvicorn"}
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from broker.cli.main import cli
+from broker.science import run_module, sample_alerts
+
+for words in (
+    "simulate packets --survey ztf -n 5 --out packets",
+    "module new mine --path modules",
+    "module check mine --path modules",
+    "module run mine --path modules -n 3",
+    "module report mine --path modules --on packets --out reports",
+    "module profile mine --path modules -n 50",
+):
+    done = CliRunner().invoke(cli, words.split())
+    assert done.exception is None, (words, done.output, done.exception)
+assert len(run_module("rise_rate", sample_alerts(5))) == 5
+assert not ABSENT & set(sys.modules)
+"""
+    command.python(code)
+
+    assert (tmp_path / "reports" / "mine-report.html").stat().st_size > 5000
