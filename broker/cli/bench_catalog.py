@@ -17,6 +17,7 @@ STEPS = {
     "tiles": "broker.catalog.benchmark.tiles",
     "bodies": "broker.catalog.benchmark.bodies",
     "nearest": "broker.catalog.benchmark.nearest",
+    "space": "broker.catalog.benchmark.space",
     "join": "broker.catalog.benchmark.joins",
     "clusters": "broker.batch.measure_clusters",
     "growth": "broker.catalog.benchmark.growth",

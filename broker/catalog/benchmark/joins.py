@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from broker.catalog.benchmark.paper import rows_on_paper
 from broker.catalog.benchmark.rows import Row, at_least
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import RADIUS_ARCSEC, even_sky, star_table
@@ -54,6 +55,7 @@ def rows(sizes: Sizes) -> list[Row]:
         Row(f"join of {n} x {n}, s of processor", seconds, reference=f"clock: {wall:.1f} s"),
         Row("pairs", float(ours[0].size), reference=f"LSDB: {len(theirs)}"),
         at_least("same pairs as LSDB, share", same, 1.0),
+        *rows_on_paper(1e6 * seconds / sizes.rows),
     ]
 
 

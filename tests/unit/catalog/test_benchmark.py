@@ -8,6 +8,7 @@ import pytest
 
 from broker.catalog import Catalogs
 from broker.catalog.benchmark.layout import TILE_ORDER, write_layout
+from broker.catalog.benchmark.paper import rows_on_paper, seconds_on
 from broker.catalog.benchmark.rows import at_least, at_most
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.healpix import pixels_of
@@ -16,7 +17,7 @@ from broker.cli.bench_catalog import STEPS
 SMALL = Sizes(rows=20_000, points=20_000, layout_rows=200_000, orbits=2000, alerts=2001)
 
 
-@pytest.mark.parametrize("name", ["bodies", "nearest", "growth"])
+@pytest.mark.parametrize("name", ["bodies", "nearest", "space", "growth"])
 def test_each_step_measures_and_its_answers_are_those_of_the_reference(name, tmp_path):
     step = importlib.import_module(STEPS[name])
 
@@ -27,6 +28,13 @@ def test_each_step_measures_and_its_answers_are_those_of_the_reference(name, tmp
         if "share" in row.what and row.required:
             assert row.is_met, row
     assert (tmp_path / "plots").exists() == (name == "growth")
+
+
+def test_a_cluster_of_twice_the_nodes_needs_half_the_time_and_slower_rows_need_more():
+    assert seconds_on(1, 0.46) == pytest.approx(1380.0 / 16 + 142.0)
+    assert seconds_on(8, 0.46) == pytest.approx(seconds_on(4, 0.46) / 2.0)
+    assert [row.measured for row in rows_on_paper(2.0)] == [seconds_on(n, 2.0) for n in (1, 8, 64)]
+    assert seconds_on(1, 2.0) > seconds_on(1, 0.46)
 
 
 def test_a_row_that_falls_short_says_so():
