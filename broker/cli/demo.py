@@ -42,13 +42,23 @@ _SURVEY_PACKETS = {"ztf": 200, "lsst": 60}
     show_default=True,
     help="Size of the night: 48 or 16 images of 1024 × 1024, or 2 of 256 × 256.",
 )
+@click.option(
+    "--serve/--no-serve",
+    "is_served",
+    default=True,
+    show_default=True,
+    help="Leave the pages and the API running; broker down stops them.",
+)
 @json_option
 @click.pass_context
-def command(ctx: click.Context, packets_path: Path | None, preset: str, as_json: bool) -> None:
+def command(
+    ctx: click.Context, packets_path: Path | None, preset: str, is_served: bool, as_json: bool
+) -> None:
     """Run a night: start the services, simulate, stream until all is through, compare with truth.
 
-    Each call simulates the night after the last one. Ends with exit code 20 if the ledger does not
-    close or the alerts are not as complete, as pure, or as honest as they must be.
+    Each call simulates the night after the last one; its pages are served afterwards. Ends with
+    exit code 20 if the ledger does not close or the alerts are not as complete, as pure, or as
+    honest as they must be.
 
     Example: broker demo
     """
@@ -82,8 +92,32 @@ def command(ctx: click.Context, packets_path: Path | None, preset: str, as_json:
         emit_json(report.as_json())
     else:
         print_report(report, config)
+    if is_served:
+        _serve(ctx, config)
     if not report.night.is_good:
         sys.exit(_BAD_DATA)
+
+
+def _serve(ctx: click.Context, config: Config) -> None:
+    """Leave the pages of the run running, and say where they are."""
+    from broker.local.stack import serve
+
+    # The server resolves a relative path anew, from another folder.
+    arguments = _broker(ctx, absolute=True)
+    address = serve(config, [*arguments, "--run", config.run, "serve"])
+    if address is None:
+        _say(f"Port {config.serve.port} is taken, or its log says more: broker serve --port 8801")
+    else:
+        _say(f"Look at it at {address} (broker down stops it)")
+
+
+def _broker(ctx: click.Context, *, absolute: bool = False) -> list[str]:
+    """Return the beginning of a command of this program, with the file of settings."""
+    path = ctx.find_root().params["config_path"]
+    begin = [sys.executable, "-m", "broker.cli"]
+    return (
+        begin if not path else [*begin, "--config", str(Path(path).resolve() if absolute else path)]
+    )
 
 
 def _say(words: str) -> None:
@@ -190,9 +224,7 @@ def _simulation(
     ctx: click.Context, config: Config, night_index: int, preset: str
 ) -> Iterator[_Simulation]:
     given = ctx.find_root().params
-    command = [sys.executable, "-m", "broker.cli"]
-    if given["config_path"]:
-        command += ["--config", str(given["config_path"])]
+    command = _broker(ctx)
     if given["run_name"]:
         command += ["--run", given["run_name"]]
     command += ["simulate", "night", "--night-index", str(night_index), "--preset", preset]

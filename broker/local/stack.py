@@ -22,12 +22,16 @@ from broker.local.service import Port, Service
 
 START_TIMEOUT_S = 120.0
 NAMES = ("kafka", "hbase", "thrift")
+SERVE = "serve"
+"""What `broker demo` leaves running beside them: the API and the portal."""
+
 
 _MIN_FREE_DISK_MB = 2_000
 _BESIDE_HEAP_MB = 150
 """What a Java server needs beside its heap before it has done any work."""
 
 _LOG_TAIL_LINES = 3
+_SERVE_S = 60.0
 _POLL_S = 0.1
 _LOG = logging.getLogger(__name__)
 
@@ -105,19 +109,52 @@ def watch(config: Config, *, names: Sequence[str] = NAMES, every_s: float = 1.0)
 
 
 def down(config: Config) -> list[str]:
-    """Stop what `up` started: the gateway, HBase, then Kafka; return the names of those stopped.
+    """Stop what was started here: pages, the gateway, HBase, then Kafka; return what was stopped.
 
     A process that has only taken over the number of an old one is left alone.
     """
     if not (config.home / "pid").exists():
         return []
-    timeouts = {"thrift": 10.0, "hbase": 40.0, "kafka": 20.0}
+    timeouts = {SERVE: 10.0, "thrift": 10.0, "hbase": 40.0, "kafka": 20.0}
     with _locked(config):
         return [
             name
             for name, timeout_s in timeouts.items()
             if process.stop(_pid_file(config, name), timeout_s=timeout_s)
         ]
+
+
+def serve(config: Config, command: Sequence[str]) -> str | None:
+    """Start the API and the portal, which outlive this process; `down` stops them.
+
+    Parameters
+    ----------
+    config : Config
+    command : sequence of str
+        The program and its arguments. One that was started here before is stopped first.
+
+    Returns
+    -------
+    str or None
+        Their address, as soon as they answer; None if they do not within a minute, or the port is
+        taken: the log says why.
+    """
+    pid_file, port = _pid_file(config, SERVE), config.serve.port
+    with _locked(config):
+        process.stop(pid_file, timeout_s=10.0)
+        if _answers(config.serve.host, port):
+            return None
+        (config.home / "logs").mkdir(exist_ok=True)
+        process.start(
+            command, pid_file=pid_file, port=port, out=_log(config, SERVE), folder=config.home
+        )
+        deadline = time.monotonic() + _SERVE_S
+        while time.monotonic() < deadline and process.find(pid_file)[1] is not None:
+            if _answers(config.serve.host, port):
+                return f"http://{config.serve.host}:{port}/"
+            time.sleep(_POLL_S)
+        process.stop(pid_file, timeout_s=10.0)
+        return None
 
 
 def status(config: Config) -> list[ServiceStatus]:
