@@ -11,7 +11,7 @@ from broker.client.subscription import subscribe
 from broker.config import Config
 from broker.errors import ServiceError
 from broker.topics.kafka import KafkaTopics
-from broker.topics.plain import read_plainly
+from broker.topics.kafka_group import read_plainly
 from broker.topics.publish import schemas_topic, store_schemas
 from broker.topics.topic import Message, TopicSettings
 

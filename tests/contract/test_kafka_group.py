@@ -11,8 +11,7 @@ from broker.avro import encode, frame
 from broker.client import subscribe
 from broker.config import Config, KafkaConfig
 from broker.errors import ServiceError
-from broker.topics.kafka_group import group_lag
-from broker.topics.plain import read_plainly
+from broker.topics.kafka_group import group_lag, read_plainly
 from broker.topics.publish import read_schemas, schemas_topic, store_schemas
 from broker.topics.topic import Message, TopicSettings
 
