@@ -213,6 +213,10 @@ def without_sky(image: Image, *, cell_px: int = 64) -> tuple[Image, dict[str, fl
     ratio = sky.sigma**2 / expected if expected > 0.0 else np.inf
     if expected <= 0.0 or not 0.9 < ratio < 1.1:
         variance = np.full_like(pixels, sky.sigma**2)
+    if "nVisits" in image.meta:  # a coadd's own plane knows where fewer of its images lie
+        usual = np.float32(np.median(image.variance[~unusable]))
+        share = image.variance / usual if usual > 0.0 else np.float32(1.0)
+        variance = np.where(unusable, variance, np.float32(sky.sigma**2) * share)
     mask = image.mask.copy()
     hits = find_cosmic_rays(pixels, variance, psf_sigma=image.psf.sigma, unusable=unusable)
     set_plane(mask, MaskPlane.COSMIC_RAY, hits)

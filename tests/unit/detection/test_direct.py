@@ -170,3 +170,23 @@ def test_saturated_stars_only_leave_the_header_s_psf_and_say_so():
     near = np.hypot(result.sources["x"].to_numpy()[:, None] - x,
                     result.sources["y"].to_numpy()[:, None] - y).min(axis=1) < 2.0  # fmt: skip
     assert (flags[near] & int(SourceFlag.SATURATED)).all()
+
+
+def test_where_a_coadd_is_shallow_its_noise_is_no_source():
+    side, deep, shallow = 400, 5.0, 15.0
+    rng = np.random.default_rng(11)
+    sigma = np.where(np.arange(side) < 330, deep, shallow)[None, :].repeat(side, axis=0)
+    # Each pixel's noise is white, as the variance plane says.
+    pixels = rng.normal(0.0, sigma).astype(np.float32)
+    x, y = np.array([100.0, 365.0]), np.array([200.0, 200.0])
+    width = np.full(2, 2.0)
+    add_gaussians(pixels, x, y, np.array([4000.0, 4000.0]), width, width, 0.01)
+    calibration = Calibration(0, 0, "r", 60000.0, 300.0, 27.0, 1e6, 0.0, 1e9)
+    image = Image(pixels, np.square(sigma).astype(np.float32), empty_mask((side, side)), WCS_HERE,
+                  GaussianPsf(2.0), calibration, {"psfKnown": True, "nVisits": 9})  # fmt: skip
+
+    found = detect_sources(image).sources.to_pandas()
+
+    assert len(found) == 2  # by chance 0.1 more in such an image
+    expected = 4000.0 / (np.sqrt(4.0 * np.pi) * 2.0 * np.array([deep, shallow]))
+    np.testing.assert_allclose(found.sort_values("x").snr, expected, rtol=0.1)
