@@ -156,6 +156,18 @@ def test_forced_fluxes_of_more_than_a_year_ago_are_not_sent():
     assert [f["visit"] for f in last["prvDiaForcedSources"]] == [2]
 
 
+def test_visits_before_a_discovery_have_its_flux_once_they_are_processed_again():
+    before = [outcome(v, 0, []) for v in (1, 2)]
+    _, tables = publish([before, [outcome(3, 0, [(0, 0)])]])
+    assert kept(tables)[1]["visit"].to_pylist() == [3]
+
+    publish([before], tables=tables)
+
+    fluxes = kept(tables)[1]
+    assert fluxes["visit"].to_pylist() == [1, 2, 3]
+    assert set(fluxes["diaObjectId"].to_pylist()) == set(dia_source_ids(3, 0, [0]).tolist())
+
+
 def test_a_flux_that_is_recorded_stays_as_it_is():
     sky = Sky()
     one, two = outcome(1, 0, [(0, 0)]), outcome(3, 0, [(0.4, 0)])
