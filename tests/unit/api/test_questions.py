@@ -84,6 +84,7 @@ def test_a_place_that_is_not_on_the_sky_is_refused(text):
         ("ss:433", "name", ("ss:433", None)),
         ("topic: young-supernova", "topic", ("young-supernova", None)),
         ("night:2025-11-10", "night", ("20251110", None)),
+        ("class: SNIa", "class", ("SNIa", None)),
     ],
 )
 def test_names_topics_and_nights_are_told_apart(text, kind, rest):
@@ -102,6 +103,7 @@ def test_every_example_of_the_help_is_understood_as_its_kind():
         "sexagesimal": "place",
         "name": "place",
         "topic": "topic",
+        "class": "class",
         "night": "night",
     }
 
