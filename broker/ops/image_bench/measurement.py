@@ -27,7 +27,8 @@ def rows(side: int, repeats: int) -> list[Row]:
     unusable = np.zeros(pixels.shape, bool)
     i, j = np.rint(x).astype(int), np.rint(y).astype(int)
     noise = Noise(GAIN, float(variance[0, 0]))
-    many_x, many_y = np.tile(x, 10), np.tile(y, 10)
+    # Each at a place of its own, in no order, as known objects come.
+    many_x, many_y = np.random.default_rng(4).uniform(0.0, side, (2, 10 * x.size))
     few = slice(0, 100)
     fit, forced, petrosian = seconds(
         repeats,
