@@ -11,12 +11,12 @@ from broker.imaging.fits import write_raw
 from broker.imaging.image import RawExposure
 from broker.ops.image_bench.rows import SIGMA, Row, at_least, at_most, field, make_image, make_wcs
 
-_IMAGES, _FILES = 4, 200
+_IMAGES, _FILES = 4, 400
 _BIAS = 1000.0
 
 
 def rows(side: int, repeats: int) -> list[Row]:  # noqa: ARG001  a run is long enough to be one
-    """Return the rows of images through Spark; 200 files, of the side that is asked for."""
+    """Return the rows of images through Spark; 400 files, of the side that is asked for."""
     from broker.batch.measure import measure_images
 
     config = load_config()
@@ -35,7 +35,7 @@ def rows(side: int, repeats: int) -> list[Row]:  # noqa: ARG001  a run is long e
                 f"Sparktractor 0.43; {load}"),
         at_most("Spark, overhead beside their processor time", whole.report.cpu_overhead, 0.10,
                 load),
-        at_most("Spark, files lost of 200", float(whole.lost), 0.0, ""),
+        at_most(f"Spark, files lost of {_FILES}", float(whole.lost), 0.0, ""),
         at_least("Spark, results as a plain loop's", float(whole.is_same), 1.0, ""),
         at_least("Spark, a worker killed: same catalogues", float(struck.is_same), 1.0, ""),
         at_most(f"Spark, a worker killed: time ({config.stream.master})", slower, 1.3, ""),
