@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PYTHON ?=
-QUICK := not servers and not spark and not end_to_end and not browser
+QUICK := not servers and not spark and not end_to_end and not browser and not slow
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check test-browser lint format bench up down status lock clean

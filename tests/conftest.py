@@ -26,6 +26,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.spark)
         if "browser" in item.path.parts:
             item.add_marker(pytest.mark.browser)
+        if {"benchmarks", "stream"} & set(item.path.parts):
+            item.add_marker(pytest.mark.slow)
         if "end_to_end" in item.path.parts:
             item.add_marker(pytest.mark.end_to_end)
 

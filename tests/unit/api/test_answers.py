@@ -218,6 +218,7 @@ def test_every_call_and_parameter_is_described(app):
                 assert parameter.get("description"), (path, parameter["name"])
 
 
+@pytest.mark.slow
 def test_no_question_makes_the_server_fail(app):
     """Questions made from the description, allowed and not, get an answer below 500."""
     schema = schemathesis.openapi.from_asgi(f"{V1}/openapi.json", app)

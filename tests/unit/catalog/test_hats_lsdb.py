@@ -54,6 +54,7 @@ def test_the_margin_of_a_tile_holds_all_rows_that_are_near_and_none_of_its_own(i
             assert not missing
 
 
+@pytest.mark.slow
 def test_lsdb_joins_the_exported_collection_as_the_broker_does(installed, tmp_path):
     import lsdb
 

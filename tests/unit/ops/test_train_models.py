@@ -105,6 +105,7 @@ def test_simulated_alerts_hold_nothing_later_than_themselves_and_repeat():
         assert sum(e["kind"] == 0 for e in row["history"]) <= row["nDiaSources"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["light_curve_class", "anomaly_score"])
 def test_the_command_makes_a_model_the_same_again_and_shows_its_test(name, tmp_path):
     made = []

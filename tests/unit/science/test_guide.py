@@ -22,6 +22,7 @@ def commands():
     return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_guide_does_what_it_should(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BROKER_HOME", str(tmp_path / "home"))
