@@ -235,10 +235,11 @@ def remove_signature(
     defects = no_defects if chosen.defects is None else chosen.defects
     levels = []
     for amplifier in layout.amplifiers:
-        raw, level = _levelled(planes[amplifier.plane], amplifier, layout.by_row)
+        raw, left, level = _levelled(planes[amplifier.plane], amplifier, layout.by_row)
         levels.append(float(np.mean(level)))
         _correct(
             raw,
+            left,
             level,
             bias,
             dark,
@@ -251,6 +252,7 @@ def remove_signature(
             np.float32(min(amplifier.saturation, 3e38)),
             amplifier.target.y,
             amplifier.target.x,
+            amplifier.target.x_end - amplifier.target.x,
             pixels,
             variance,
             mask,
@@ -272,8 +274,13 @@ def _check(planes: Sequence[NDArray[Any]], layout: Layout, masters: Masters) -> 
             raise ConfigError(f"the master {name} is {master.shape}, the detector {layout.shape}")
 
 
-def _levelled(plane: NDArray[Any], amplifier: Amplifier, by_row: bool) -> tuple[NDArray[Any], F32]:
-    """Return an amplifier's raw pixels, as they lie on the detector, and the level of each row."""
+def _levelled(
+    plane: NDArray[Any], amplifier: Amplifier, by_row: bool
+) -> tuple[NDArray[Any], int, F32]:
+    """Return an amplifier's raw rows, as they lie on the detector, its first column, and levels.
+
+    Rows that lie in the plane as they are wanted are not copied.
+    """
     raw = amplifier.data.of(plane)
     rows = raw.shape[0]
     if amplifier.overscan is None:
@@ -292,7 +299,9 @@ def _levelled(plane: NDArray[Any], amplifier: Amplifier, by_row: bool) -> tuple[
         raw = np.where(np.isfinite(raw), raw, 0.0).astype(np.float32)
     elif raw.dtype != np.uint16:
         raw = raw.astype(np.float32)
-    return np.ascontiguousarray(raw), level
+    elif plane.flags.c_contiguous and not (amplifier.flip_x or amplifier.flip_y):
+        return plane[amplifier.data.y : amplifier.data.y_end], amplifier.data.x, level
+    return np.ascontiguousarray(raw), 0, level
 
 
 def overscan_levels(overscan: F32, *, by_row: bool) -> F32:
@@ -319,6 +328,7 @@ def overscan_levels(overscan: F32, *, by_row: bool) -> F32:
 @compiled
 def _correct(
     raw: Any,
+    left: int,
     level: F32,
     bias: F32,
     dark: F32,
@@ -331,22 +341,23 @@ def _correct(
     saturation: float,
     y0: int,
     x0: int,
+    n: int,
     pixels: F32,
     variance: F32,
     mask: Any,
 ) -> None:
     # Row by row, each step a loop of its own that the compiler can vectorise.
-    rows, n = raw.shape
     one = np.float32(1.0)
-    for j in range(rows):
+    for j in range(raw.shape[0]):
+        counts = raw[j, left : left + n]
         out, noise = pixels[y0 + j, x0 : x0 + n], variance[y0 + j, x0 : x0 + n]
         bits = mask[y0 + j, x0 : x0 + n]
         for i in range(n):
-            out[i] = np.float32(raw[j, i]) - level[j]
+            out[i] = np.float32(counts[i]) - level[j]
         any_bad = False
         for i in range(n):
             bit = np.uint16(2) if out[i] >= saturation else np.uint16(0)
-            is_dead = raw[j, i] == 0
+            is_dead = counts[i] == 0
             bits[i] = bit | np.uint16(1) if is_dead else bit
             any_bad |= is_dead
         if bias.size > 1:
