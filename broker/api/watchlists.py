@@ -25,7 +25,10 @@ Name = Annotated[
               max_length=61)
 ]  # fmt: skip
 Token = Annotated[str | None, Header(description="`Bearer` and an owner's token.", max_length=300)]
-_Text = Annotated[str | None, Query(max_length=2000)]
+Where = Annotated[
+    str | None, Query(description="An expression that must be true too.", max_length=2000)
+]
+Doc = Annotated[str | None, Query(description="What it holds.", max_length=2000)]
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -157,8 +160,8 @@ async def put_watchlist(
     request: Request, name: Name,
     radiusArcsec: Annotated[  # noqa: N803
         float, Query(gt=0.0, le=3600.0, description="Of positions that say none.")] = 2.0,
-    where: _Text = None,
-    doc: _Text = None,
+    where: Where = None,
+    doc: Doc = None,
     private: Annotated[bool, Query(description="Shown to its owner only.")] = False,
     authorization: Token = None,
 ) -> Response:  # fmt: skip

@@ -58,10 +58,10 @@ def _answer(
                                where=fields.get("where", ""), radius_arcsec=radius,
                                is_private="private" in fields)  # fmt: skip
             made, is_new = put_list(request, wanted, fields.get("entries", "").encode())
-            said = f"{made.topic} {'begins' if is_new else 'has the new list'} within seconds"
+            said = f"the topic {made.topic} {'begins' if is_new else 'has the new list'} within seconds"
         elif wish == "remove":
             _remove(request, owner, name)
-            said = f"{name} is removed"
+            said = f"the list {name} is removed"
     except (ApiError, ConfigError) as error:
         problem = error.message
     return _page(request, sources, owner, fields, said=said, problem=problem)
