@@ -58,7 +58,8 @@ def _answer(
                                where=fields.get("where", ""), radius_arcsec=radius,
                                is_private="private" in fields)  # fmt: skip
             made, is_new = put_list(request, wanted, fields.get("entries", "").encode())
-            said = f"the topic {made.topic} {'begins' if is_new else 'has the new list'} within seconds"
+            begins = "begins" if is_new else "has the new list"
+            said = f"the topic {made.topic} {begins} within seconds"
         elif wish == "remove":
             _remove(request, owner, name)
             said = f"the list {name} is removed"

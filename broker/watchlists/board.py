@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class WatchBoard:
         self._own = {name: column.name for name, column in provided.items()}
         self._outputs = {c.python_name: n for n, c in contributions.qualified_columns.items()}
         self._index: Index | None = None
-        self._conditions: dict[int, Expression] = {}
+        self._conditions: dict[str, Expression] = {}
         self._stamp: Any = None
         self._looked_at = -np.inf
         self.failures: tuple[str, ...] = ()
@@ -123,33 +123,40 @@ class WatchBoard:
         for part in (_near(index, batch), _named(index, batch), _inside(index, batch)):
             for number, rows in part.items():
                 found.setdefault(number, {}).update(rows)
+        true = self._true(found, batch, outputs)
         by_row: dict[int, list[Sighting]] = {}
         for number in sorted(found, key=lambda k: index.lists[k].name):
-            for row in self._true(number, sorted(found[number]), batch, outputs):
-                by_row.setdefault(int(chosen[row]), []).append(found[number][row])
+            where = index.lists[number].where
+            for row in sorted(found[number]):
+                if not where or row in true[where]:
+                    by_row.setdefault(int(chosen[row]), []).append(found[number][row])
         return by_row
 
     def _true(
-        self, number: int, rows: Sequence[int], batch: pa.Table, outputs: pa.Table
-    ) -> Sequence[int]:
-        """Return the rows for which a list's expression is true."""
+        self, found: Mapping[int, Mapping[int, Sighting]], batch: pa.Table, outputs: pa.Table
+    ) -> dict[str, set[int]]:
+        """Return, by expression, for which of the rows on lists with one it is true."""
         assert self._index is not None  # noqa: S101 - something was found in it
-        if not self._index.lists[number].where:
-            return rows
-        if number not in self._conditions:
-            return ()
-        at, condition = pa.array(rows, pa.int64()), self._conditions[number]
-        series = [
-            (
+        where_of = {n: w for n in found if (w := self._index.lists[n].where)}
+        rows = sorted({row for number in where_of for row in found[number]})
+        # Of all lists together each column is converted once, each expression worked out once.
+        true: dict[str, set[int]] = {where: set() for where in where_of.values()}
+        asked = [self._conditions[where] for where in true if where in self._conditions]
+        at = pa.array(rows, pa.int64())
+        columns = {
+            name: (
                 outputs.column(self._outputs[name])
                 if name in self._outputs
                 else batch.column(self._own[name])
             )
             .take(at)
             .to_pandas()
-            for name in condition.inputs
-        ]
-        return np.asarray(rows)[condition(*series).to_numpy(bool)].tolist()
+            for name in sorted({name for condition in asked for name in condition.inputs})
+        }
+        for condition in asked:
+            passes = condition(*(columns[name] for name in condition.inputs)).to_numpy(bool)
+            true[condition.text] = set(np.asarray(rows)[passes].tolist())
+        return true
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -171,10 +178,10 @@ class WatchBoard:
     def _take(self, index: Index | None) -> None:
         """Use other lists from now on; one whose expression reads what is gone chooses nothing."""
         self._index, self._conditions, failures = index, {}, []
-        for number, listed in enumerate(index.lists if index else ()):
-            if listed.where:
+        for listed in index.lists if index else ():
+            if listed.where and listed.where not in self._conditions:
                 try:
-                    self._conditions[number] = condition_of(listed.where, self._contributions)
+                    self._conditions[listed.where] = condition_of(listed.where, self._contributions)
                 except ConfigError as error:
                     failures.append(listed.name)
                     _LOG.warning("watchlist %s: %s", listed.name, error.message)
