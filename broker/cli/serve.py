@@ -47,10 +47,9 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     from broker.catalog.registry import Catalogs
     from broker.ops.annotators import Annotators, Intake
     from broker.ops.push import PushBook
-    from broker.ops.watchlists import Keeper, owners_of
+    from broker.ops.watchlists import keeper_of, owners_of
     from broker.portal import add_portal
     from broker.science.installed import installed
-    from broker.watchlists import WatchBook
 
     patient = min(config.hbase.timeout_s, _PATIENCE_S)
     hbase = dataclasses.replace(config.hbase, timeout_s=patient)
@@ -73,13 +72,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
         add_push(app, PushBook(config.run_path("push")), prefix=PREFIX)
         annotators = Annotators(config.run_path("annotators"))
         add_annotations(app, annotators, Intake(tables, topics, config.the_run), prefix=PREFIX)
-        keeper = Keeper(
-            WatchBook(config.run_path("watchlists")),
-            topics,
-            config.the_run,
-            sources.contributions,
-            partitions=config.kafka.partitions,
-        )
+        keeper = keeper_of(config, topics, sources.contributions)
         add_watchlists(app, keeper, owners_of(config), prefix=PREFIX)
         add_portal(app)
         importlib.import_module("matplotlib.image")  # the first picture does not wait for it

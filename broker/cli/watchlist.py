@@ -203,13 +203,12 @@ def _content(
 def _put(
     config: "Config", wanted: "Watchlist", content: "Entries | Coverage", *, replaces: bool
 ) -> "Watchlist":
-    from broker.ops.watchlists import Keeper
+    from broker.ops.watchlists import keeper_of
     from broker.science.installed import installed
 
     topics = make_topics(config)
     try:
-        keeper = Keeper(_book(config), topics, config.the_run, installed(config),
-                        partitions=config.kafka.partitions)  # fmt: skip
+        keeper = keeper_of(config, topics, installed(config))
         return keeper.put(wanted, content, replaces=replaces)
     finally:
         topics.close()

@@ -67,6 +67,13 @@ class Keeper:
             self._topics.create(name, TopicSettings(partitions=self._partitions))
 
 
+def keeper_of(config: Config, topics: Topics, contributions: Contributions) -> Keeper:
+    """Return the keeper of a run's watchlists."""
+    book = WatchBook(config.run_path("watchlists"))
+    partitions = config.kafka.partitions
+    return Keeper(book, topics, config.the_run, contributions, partitions=partitions)
+
+
 def content_of(body: bytes, *, radius_arcsec: float) -> Entries | Coverage:
     """Read what someone sent: a MOC (JSON, FITS), or positions or names as of a CSV file.
 
