@@ -133,7 +133,7 @@ def read_entries(
     _seen(request, name, authorization)
     try:
         content = _book(request).entries(name)
-    except (ConfigError, OSError) as error:  # it was removed a moment ago
+    except ConfigError as error:  # it was removed a moment ago
         raise not_found("watchlist", name) from error
     if isinstance(content, Entries):
         rows = content.table.slice(first, limit).to_pylist()

@@ -72,7 +72,9 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
 def prepare(config: Config, contributions: Contributions, packets: PacketFormat) -> None:
     """Make the topics and tables that are missing, and store the schemas before any packet."""
     run = config.the_run
-    watched = [listed.topic for listed in WatchBook(config.run_path("watchlists")).all()]
+    book = WatchBook(config.run_path("watchlists"))
+    book.refresh()
+    watched = [one.topic for one in book.all()]
     public = [
         run.public_topic(topic, variant)
         for topic in (*contributions.topics, *watched)

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from broker.watchlists.entries import (
     REGION,
     Entries,
 )
-from broker.watchlists.index import Listed, write_index
+from broker.watchlists.index import Listed, open_index, write_index
 
 MOST_LISTS, MOST_OF_OWNER, MOST_ROWS = 2000, 200, 10_000_000
 """Lists of a run, of one owner, and entries of all lists together."""
@@ -125,11 +125,16 @@ class WatchBook:
     def entries(self, name: str) -> Entries | Coverage:
         """Return what a list watches; ConfigError if there is none of that name."""
         found = self._known(name)
-        about = json.loads((self._folder / name / _ABOUT).read_text(encoding="utf-8"))
-        path = self._folder / name / about["file"]
-        if found.kind == REGION:
-            return read_coverage(path)
-        return Entries(found.kind, pq.read_table(path))
+        for _ in range(3):  # it may be replaced, or removed, just now
+            try:
+                about = json.loads((self._folder / name / _ABOUT).read_text(encoding="utf-8"))
+                path = self._folder / name / about["file"]
+                if path.suffix == ".fits":
+                    return read_coverage(path)
+                return Entries(about["kind"], pq.read_table(path))
+            except FileNotFoundError:
+                found = self._known(name)
+        raise ConfigError(f"the entries of the watchlist {found.name} are gone", name=name)
 
     def put(
         self,
@@ -161,30 +166,34 @@ class WatchBook:
         with self._locked():
             self._check_room(made, replaces)
             before(made)
-            folder = self._folder / made.name
-            folder.mkdir(exist_ok=True)
-            file = f"{time.time_ns()}" + (".fits" if made.kind == REGION else ".parquet")
-            if isinstance(content, Coverage):
-                write_coverage(folder / file, content)
-            else:
-                pq.write_table(content.table, folder / file, compression="zstd")
-            _write(folder / _ABOUT, {**asdict(made), "file": file})
-            for old in folder.iterdir():
-                if old.name not in (file, _ABOUT):
-                    old.unlink()
+            self._write(made, content)
             self._write_index()
         return made
 
-    def change(self, name: str, **values: Any) -> Watchlist:
-        """Change `where`, `doc` or `is_private` of a list; its entries stay.
+    def put_all(self, lists: Sequence[tuple[Watchlist, Entries | Coverage]]) -> None:
+        """Add many lists, with one index for all; ConfigError as of `put`.
 
-        Raises
-        ------
-        ConfigError
-            If there is none, or a value is not allowed.
+        Those before one that is refused are there with the next change.
         """
-        changed = replace(self._known(name), **values)
-        return self.put(changed, self.entries(name), replaces=True)
+        with self._locked():
+            for wanted, content in lists:
+                made = _complete(wanted, content)
+                self._check_room(made, replaces=False)
+                self._write(made, content)
+            self._write_index()
+
+    def _write(self, made: Watchlist, content: Entries | Coverage) -> None:
+        folder = self._folder / made.name
+        folder.mkdir(exist_ok=True)
+        file = f"{time.time_ns()}" + (".fits" if made.kind == REGION else ".parquet")
+        if isinstance(content, Coverage):
+            write_coverage(folder / file, content)
+        else:
+            pq.write_table(content.table, folder / file, compression="zstd")
+        _write(folder / _ABOUT, {**asdict(made), "file": file})
+        for old in folder.iterdir():
+            if old.name not in (file, _ABOUT):
+                old.unlink()
 
     def remove(self, name: str) -> None:
         """Remove a list: nothing more goes to its topic; what is there stays.
@@ -198,6 +207,24 @@ class WatchBook:
             self._known(name)
             shutil.rmtree(self._folder / name)
             self._write_index()
+
+    def refresh(self) -> None:
+        """Write the index anew if it is not of the lists that are there, as after a crash."""
+        if not self._folder.is_dir():
+            return
+        with self._locked():
+            try:
+                index = open_index(self.index)
+            except ConfigError:
+                index = None
+            if (() if index is None else index.lists) != tuple(self._listed()):
+                self._write_index()
+
+    def _listed(self) -> list[Listed]:
+        return [
+            Listed(one.name, one.kind, one.where, one.is_private, one.changed_ms)
+            for one in self.all()
+        ]
 
     def _known(self, name: str) -> Watchlist:
         found = self.find(name)
@@ -225,7 +252,7 @@ class WatchBook:
             raise ConfigError(f"all watchlists would have {rows:,} entries; at most {MOST_ROWS:,}")
 
     def _write_index(self) -> None:
-        listed = [Listed(one.name, one.kind, one.where, one.is_private) for one in self.all()]
+        listed = self._listed()
         write_index(self.index, listed, [self.entries(one.name) for one in listed])
 
     @contextmanager

@@ -44,7 +44,7 @@ class Listed:
 
     Parameters
     ----------
-    name, kind, where, is_private
+    name, kind, where, is_private, changed_ms
         As of `broker.watchlists.book.Watchlist`.
     """
 
@@ -52,6 +52,7 @@ class Listed:
     kind: str
     where: str
     is_private: bool
+    changed_ms: int
 
     @property
     def topic(self) -> str:

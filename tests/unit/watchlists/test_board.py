@@ -230,3 +230,21 @@ def test_there_is_an_end_to_lists_entries_and_sky(scene, monkeypatch):
     made = kept.put(listed("c", owner="you", where="snr > 5"), half)
     assert (made.kind, made.sky_fraction) == ("region", 0.5)
     assert kept.entries("c").fraction == 0.5
+
+
+def test_a_crash_between_a_list_and_its_index_is_made_good(scene, alerts, monkeypatch):
+    kept, watching = scene
+    ra, dec = places(alerts)
+    kept.refresh()
+    kept.put(listed("one"), read_entries(f"id,ra,dec\nx,{ra[0]:.10f},{dec[0]:.10f}"))
+    before = (kept.index / "current").read_text()
+    kept.refresh()
+    assert (kept.index / "current").read_text() == before  # nothing was amiss
+
+    with monkeypatch.context() as broken:
+        broken.setattr(book, "write_index", lambda *parts: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kept.put(listed("two"), read_entries(f"id,ra,dec\ny,{ra[1]:.10f},{dec[1]:.10f}"))
+    assert {name for _, name, _ in matches(watching, alerts)} == {"one"}
+    kept.refresh()
+    assert {name for _, name, _ in matches(watching, alerts)} == {"one", "two"}
