@@ -29,6 +29,7 @@ from broker.topics.publish import read_schemas, schemas_topic
 from broker.topics.topic import Topics
 from broker.types import Coordinate, Run
 from broker.units import separation_arcsec
+from broker.watchlists import WatchBook, Watchlist
 
 Alert = dict[str, Any]
 T = TypeVar("T")
@@ -112,6 +113,7 @@ class Sources:
     ) -> None:
         self.run, self.tables, self.topics = run, tables, topics
         self.archive, self.catalogs, self.contributions = archive, catalogs, contributions
+        self.watchlists: WatchBook | None = None
         self.surveys = tuple(sorted(find_adapters()))
         self._store = self.store = AlertStore(tables, run)
         self.index = AlertIndex(tables, run)
@@ -291,6 +293,13 @@ class Sources:
     def module_status(self) -> list[QuarantineStatus]:
         """Return the modules and filters that ever failed."""
         return Quarantine(self.tables, self.run).status()
+
+    def watchlist_of(self, topic: str) -> Watchlist | None:
+        """Return the watchlist whose topic it is; None if it is none's."""
+        prefix = "watchlist-"
+        if self.watchlists is None or not topic.startswith(prefix):
+            return None
+        return self.watchlists.find(topic.removeprefix(prefix))
 
     def _forget(self, name: str) -> None:
         with self._lock:

@@ -23,6 +23,7 @@ from broker.avro import decode, unframe
 from broker.errors import AlertError
 from broker.ops.accounts import ALERTS_QUERY
 from broker.topics.topic import Message
+from broker.watchlists import HEADER as WATCHLIST
 
 router = APIRouter(tags=["topics and schemas"])
 registry_router = APIRouter(tags=["topics and schemas"])
@@ -92,8 +93,16 @@ def newest(sources: Sources, topic: str, *, limit: int, cursor: str | None = Non
         If there is no such topic.
     """
     known = sources.contributions.topics
-    if topic not in known:
+    watched = sources.watchlist_of(topic)
+    if topic not in known and (watched is None or watched.is_private):
         raise not_found("topic", topic, known)
+    return newest_packets(sources, topic, limit=limit, cursor=cursor)
+
+
+def newest_packets(
+    sources: Sources, topic: str, *, limit: int, cursor: str | None = None
+) -> Page[Row]:
+    """Return what `newest` does, of a topic that someone may see."""
     name = sources.run.public_topic(topic, "slim")
     if name not in sources.topic_counts():
         return Page([], 0, None)
@@ -151,6 +160,10 @@ def _row(sources: Sources, message: Message) -> Row | None:
     object_id, ss_object_id = row.get("diaObjectId"), row.get("ssObjectId")
     row["objectId"] = object_id or (f"ss:{ss_object_id}" if ss_object_id else None)
     row["publishedMs"] = message.timestamp_ms
+    said = message.header(WATCHLIST)
+    if said is not None:
+        match = json.loads(said)
+        row["watchEntry"], row["watchSeparation"] = match.get("entry"), match.get("separation")
     return row
 
 

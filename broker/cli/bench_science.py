@@ -31,7 +31,7 @@ _BAD_DATA = 20
 @click.option("--without", multiple=True, metavar="NAME", help="Leave this module or topic out.")
 @json_option
 def science(alerts: int, batch: int, turns: int, without: tuple[str, ...], as_json: bool) -> None:
-    """Measure all modules with 30 filters, the runner's overhead, and one filter more.
+    """Measure all modules with 30 filters, the runner's overhead, one filter more, and watchlists.
 
     On one core, in processor time, on simulated packets of ZTF's form. Beside each module that
     has one stands Fink's published rate for the same purpose.
@@ -39,14 +39,15 @@ def science(alerts: int, batch: int, turns: int, without: tuple[str, ...], as_js
     Example: broker bench science -n 2000
     """
     from broker.ops.bench_science import bench_science
+    from broker.ops.bench_watchlists import bench_watchlists
 
-    found = bench_science(
-        alerts=alerts,
-        batch=batch,
-        turns=turns,
-        without=frozenset(without),
-        say=lambda words: click.echo(words, err=True),
-    )
+    size = {"alerts": alerts, "batch": batch, "turns": turns}
+
+    def say(words: str) -> None:
+        click.echo(words, err=True)
+
+    found = bench_science(**size, without=frozenset(without), say=say)
+    found += bench_watchlists(**size, say=say)
     rows = [dataclasses.asdict(row) for row in found]
     for row in rows:
         row["isMet"] = row.pop("is_met")

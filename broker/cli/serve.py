@@ -27,7 +27,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     """Serve the API and the portal until it is interrupted.
 
     Reads HBase, Kafka, the archive and the catalogues; writes what people ask for: transfers that
-    wait, annotations by those who have a token, and the end of a subscription.
+    wait, annotations and watchlists of those who have a token, the end of a subscription.
 
     Example: broker serve --port 8800
     """
@@ -41,11 +41,13 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     from broker.api.app import PREFIX
     from broker.api.push import add_push
     from broker.api.transfer import add_transfers
+    from broker.api.watchlists import add_watchlists
     from broker.archive import Archive
     from broker.batch.transfer_folder import transfers_of
     from broker.catalog.registry import Catalogs
     from broker.ops.annotators import Annotators, Intake
     from broker.ops.push import PushBook
+    from broker.ops.watchlists import keeper_of, owners_of
     from broker.portal import add_portal
     from broker.science.installed import installed
 
@@ -70,6 +72,8 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
         add_push(app, PushBook(config.run_path("push")), prefix=PREFIX)
         annotators = Annotators(config.run_path("annotators"))
         add_annotations(app, annotators, Intake(tables, topics, config.the_run), prefix=PREFIX)
+        keeper = keeper_of(config, topics, sources.contributions)
+        add_watchlists(app, keeper, owners_of(config), prefix=PREFIX)
         add_portal(app)
         importlib.import_module("matplotlib.image")  # the first picture does not wait for it
         click.echo(f"Run {config.run} is served at http://{_shown(host)}:{port}/", err=True)

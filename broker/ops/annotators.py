@@ -32,10 +32,12 @@ class Annotators:
     ----------
     folder : Path
         `annotators/<run>` under the home; made when something is written.
+    what : str
+        What errors call one of them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, what: str = "annotator") -> None:
+        self._folder, self._what = folder, what
 
     def add(self, name: str) -> str:
         """Let a classifier in; return its token, which is kept nowhere.
@@ -52,7 +54,9 @@ class Annotators:
         try:
             handle = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
-            raise ConfigError(f"there is an annotator {name} already; remove it first") from error
+            raise ConfigError(
+                f"there is an {self._what} {name} already; remove it first"
+            ) from error
         with os.fdopen(handle, "w") as file:
             file.write(_hash(token))
         return token

@@ -29,6 +29,7 @@ class Pages:
     """
 
     def __init__(self, sources: Sources) -> None:
+        self.has_watchlists = sources.watchlists is not None
         self._environment = Environment(
             loader=FileSystemLoader(_FOLDER / "templates"),
             autoescape=select_autoescape(default=True, default_for_string=True),
@@ -41,6 +42,7 @@ class Pages:
             "run": sources.run.name,
             "version": __version__,
             "prefix": PREFIX,
+            "has_watchlists": self.has_watchlists,
         }
 
     def page(
@@ -65,7 +67,15 @@ def as_data(value: Any) -> str:
 
 def add_portal(app: FastAPI) -> None:
     """Add the pages to an application that has the API."""
-    from broker.portal import object_page, pages, periods, schema_pages, search_pages, statistics
+    from broker.portal import (
+        object_page,
+        pages,
+        periods,
+        schema_pages,
+        search_pages,
+        statistics,
+        watchlists,
+    )
 
     shared = Pages(app.state.sources)
     app.state.pages = shared
@@ -76,6 +86,8 @@ def add_portal(app: FastAPI) -> None:
     parts = (pages, search_pages, object_page, periods, schema_pages, statistics)
     for router in (part.router for part in parts):
         app.include_router(router, include_in_schema=False)
+    if shared.has_watchlists:
+        app.include_router(watchlists.router, include_in_schema=False)
 
 
 def _error_page(

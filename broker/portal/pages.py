@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from broker.api.app import PREFIX
 from broker.api.errors import ApiError
@@ -49,6 +50,9 @@ def topics(request: Request, sources: SourcesOf) -> Response:
 def topic(request: Request, sources: SourcesOf, topic: str, cursor: str | None = None) -> Response:
     """Show a topic and its newest alerts."""
     page = newest(sources, topic, limit=50, cursor=cursor)
+    watched = sources.watchlist_of(topic)
+    if watched is not None:
+        return RedirectResponse(address("watchlists", watched.name))
     row = next(r for r in topic_rows(sources) if r["topic"] == topic)
     return pages_of(request).page(
         "topic.html",

@@ -5,7 +5,6 @@ acknowledged, before anything of it leaves. This module needs no Spark: an `Enri
 once a Python worker, and as well in a test or a notebook.
 """
 
-import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -25,19 +24,23 @@ from broker.notices import not_searched
 from broker.science import Contributions, Outcome, Runner
 from broker.spark.messages import MessageRows, Source, origin_of, whole
 from broker.spark.notice_board import NoticeBoard
-from broker.spark.rows import stored_outputs, taken, topics_of, with_columns
+from broker.spark.rows import (
+    contribution_labels,
+    stored_outputs,
+    taken,
+    topics_of,
+    with_columns,
+)
 from broker.spark.stats import BatchStats
-from broker.spark.throttle import Share, let_out
+from broker.spark.throttle import Share
+from broker.spark.watching import Watched, deliveries, watched_of, with_watched
 from broker.store.alerts import AlertStore
 from broker.topics.publish import dead_letter
 from broker.topics.topic import Message
 from broker.types import DEAD_LETTERS, Run
+from broker.watchlists import WatchBoard
 
-_LOG = logging.getLogger(__name__)
 _ASK_EVERY_S = 5.0
-
-FILTER_VERSION = "filter"
-"""What stands in the place of a version where a filter's failures are kept."""
 
 Rows = NDArray[np.int64]
 
@@ -73,6 +76,8 @@ class Enricher:
         Asked every few seconds which contributions not to run.
     notices : NoticeBoard, optional
         The notices that alerts are matched with; without it they read "not searched".
+    watchlists : WatchBoard, optional
+        The lists of users, each with a topic of its own.
     """
 
     def __init__(
@@ -87,14 +92,12 @@ class Enricher:
         packets: PacketFormat,
         quarantine: AsksQuarantine | None = None,
         notices: NoticeBoard | None = None,
+        watchlists: WatchBoard | None = None,
     ) -> None:
         self.adapters, self.catalogs, self.runner = adapters, catalogs, runner
         self.store, self.packets, self.notices = store, packets, notices
+        self.watchlists, self._run = watchlists, run
         self.dead_letters = run.internal_topic(DEAD_LETTERS)
-        self.addresses = {
-            topic: tuple(run.public_topic(topic, variant) for variant in VARIANTS)
-            for topic in contributions.topics
-        }
         self.provenance = {
             "code": __version__,
             "modules": ",".join(module.label for module in contributions.modules),
@@ -166,6 +169,10 @@ class Enricher:
             rows = np.flatnonzero(np.asarray(pc.equal(surveys, survey)))
             work.refill(survey, rows, labels)
 
+    def addresses(self, topic: str) -> tuple[str, ...]:
+        """Return the Kafka topics of a filter or a watchlist, one a variant."""
+        return tuple(self._run.public_topic(topic, variant) for variant in VARIANTS)
+
     def _ask_quarantine(self) -> None:
         now = time.monotonic()
         if self._quarantine is not None and now - self._asked_at > _ASK_EVERY_S:
@@ -178,14 +185,6 @@ class Enricher:
     def close(self) -> None:
         """End the process that runs contributed code."""
         self.runner.close()
-
-
-def contribution_labels(contributions: Contributions) -> dict[str, str]:
-    """Return the version of each module and filter by name; a filter has none of its own."""
-    modules = (*contributions.modules, *contributions.shadows)
-    return {module.name: module.version for module in modules} | dict.fromkeys(
-        contributions.topics, FILTER_VERSION
-    )
 
 
 class _Pass:
@@ -218,6 +217,9 @@ class _Pass:
         topics = topics_of(
             {name: passed & is_public for name, passed in outcome.passes.items()}, len(rows)
         )
+        board = self._tools.watchlists
+        watched = watched_of(board, table, outcome.outputs, is_public, self._stats)
+        topics = with_watched(topics, watched)
         with self._stats.timed("store"):
             outputs = stored_outputs(outcome, table)
             self._tools.store.put(
@@ -228,7 +230,7 @@ class _Pass:
             self._publish_pairs(table)
         self._stats.count("notPublic", int((~is_public).sum()))
         with self._stats.timed("encode"):
-            self._publish(table, outcome, topics, rows)
+            self._publish(table, outcome, topics, watched, rows)
 
     def refill(self, survey: str, rows: Rows, labels: Collection[str]) -> None:
         """Run the modules on the rows of one survey, and store outputs of some of them."""
@@ -357,10 +359,11 @@ class _Pass:
             self._stats.fail(name, reason)
 
     def _publish(
-        self, table: pa.Table, outcome: Outcome, topics: Sequence[Sequence[str]], rows: Rows
-    ) -> None:
+        self, table: pa.Table, outcome: Outcome, topics: Sequence[Sequence[str]],
+        watched: Watched, rows: Rows,
+    ) -> None:  # fmt: skip
         """Encode the alerts that passed a filter, each once, and address them to its topics."""
-        chosen = np.flatnonzero([bool(names) for names in topics])
+        chosen = np.flatnonzero([bool(names) or i in watched for i, names in enumerate(topics)])
         if not len(chosen):
             return
         passing, outputs = table.take(pa.array(chosen)), taken(outcome.outputs, chosen)
@@ -373,14 +376,15 @@ class _Pass:
             passing.column("diaSourceId").to_pylist(),
             strict=True,
         )
-        for (survey, dia_source_id), bodies, its_topics, row in zip(
-            ids, packets, names, rows[chosen].tolist(), strict=True
+        for (survey, dia_source_id), bodies, its_topics, at in zip(
+            ids, packets, names, chosen.tolist(), strict=True
         ):
             key = f"{survey}|{dia_source_id}".encode()
-            headers = self._headers(survey, dia_source_id, row)
-            went = list(let_out(self._floods, its_topics, key, self._stats))
+            headers = self._headers(survey, dia_source_id, int(rows[at]))
+            its_lists = watched.get(at, ())
+            went = list(deliveries(self._floods, its_topics, its_lists, key, self._stats))
             for topic, more in went:
-                for address, body in zip(self._tools.addresses[topic], bodies, strict=True):
+                for address, body in zip(self._tools.addresses(topic), bodies, strict=True):
                     self.out.add(address, Message(body, key, (*headers, *more)))
             self._stats.count("published", int(bool(went)))
 

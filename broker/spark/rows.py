@@ -7,7 +7,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from broker.science import Outcome
+from broker.science import Contributions, Outcome
+
+FILTER_VERSION = "filter"
+"""What stands in the place of a version where a filter's failures are kept."""
 
 
 def stored_outputs(outcome: Outcome, table: pa.Table) -> pa.Table:
@@ -37,3 +40,11 @@ def topics_of(passes: Mapping[str, Any], n_alerts: int) -> list[list[str]]:
         for i in np.flatnonzero(passes[name]).tolist():
             topics[i].append(name)
     return topics
+
+
+def contribution_labels(contributions: Contributions) -> dict[str, str]:
+    """Return the version of each module and filter by name; a filter has none of its own."""
+    modules = (*contributions.modules, *contributions.shadows)
+    return {module.name: module.version for module in modules} | dict.fromkeys(
+        contributions.topics, FILTER_VERSION
+    )

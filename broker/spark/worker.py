@@ -16,6 +16,7 @@ from broker.store.alerts import AlertStore
 from broker.store.hbase import HBaseTables
 from broker.store.notices import NoticeStore
 from broker.store.quarantine import Quarantine
+from broker.watchlists import WatchBoard, WatchBook
 
 _enrichers: dict[Config, Enricher] = {}
 _refillers: dict[tuple[Config, tuple[str, ...]], Enricher] = {}
@@ -86,4 +87,5 @@ def make_enricher(config: Config, names: tuple[str, ...] = ()) -> Enricher:
         packets=packet_format(contributions.qualified_columns, catalogs),
         quarantine=Quarantine(tables, run, failures_to_quarantine=science.failures_to_quarantine),
         notices=NoticeBoard(NoticeStore(tables, run), run, notice_window(config)),
+        watchlists=WatchBoard(WatchBook(config.run_path("watchlists")).index, contributions),
     )

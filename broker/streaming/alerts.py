@@ -16,8 +16,8 @@ from broker.config import Config
 from broker.science import Contributions
 from broker.science.installed import installed
 from broker.spark.decode import decode
-from broker.spark.enrich import contribution_labels
 from broker.spark.messages import OUTGOING_SQL
+from broker.spark.rows import contribution_labels
 from broker.spark.stats import BatchStats
 from broker.spark.throttle import FloodWatch, Share
 from broker.spark.worker import enricher_for
@@ -37,6 +37,7 @@ from broker.streaming.query import (
 from broker.topics.kafka import KafkaTopics
 from broker.topics.publish import store_schemas
 from broker.types import DEAD_LETTERS
+from broker.watchlists import MOST_SHARE, WatchBoard, WatchBook
 
 NAME = "alerts"
 
@@ -71,7 +72,14 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
 def prepare(config: Config, contributions: Contributions, packets: PacketFormat) -> None:
     """Make the topics and tables that are missing, and store the schemas before any packet."""
     run = config.the_run
-    public = [run.public_topic(t, variant) for t in contributions.topics for variant in VARIANTS]
+    book = WatchBook(config.run_path("watchlists"))
+    book.refresh()
+    watched = [one.topic for one in book.all()]
+    public = [
+        run.public_topic(topic, variant)
+        for topic in (*contributions.topics, *watched)
+        for variant in VARIANTS
+    ]
     topics = KafkaTopics(config.kafka.bootstrap)
     tables = open_tables(config)
     try:
@@ -100,6 +108,7 @@ def _each_batch(
     versions = contribution_labels(contributions)
     limits = {chosen.topic: chosen.max_pass_fraction for chosen in contributions.filters}
     watch = FloodWatch(limits, ledger.batches(NAME), config.science.flood_alerts)
+    board = WatchBoard(WatchBook(config.run_path("watchlists")).index, contributions)
     checkpoint = checkpoint_path(config, NAME)
     surveys = {config.the_run.alerts_topic(survey): survey for survey in find_adapters()}
 
@@ -109,6 +118,8 @@ def _each_batch(
         ranges = batch_ranges(checkpoint, batch_id)
         # Decoders of surveys that sent nothing are left out: each costs some 10 ms a task.
         decoded = decode(messages, {r.topic: surveys[r.topic] for r in ranges})
+        # Lists come and go between two batches.
+        limits.update({one.topic: MOST_SHARE for one in board.lists() if not one.is_private})
         # Stored in the pass, then published; a batch is in the ledger only after both.
         outgoing = decoded.mapInArrow(
             _enrich(

@@ -17,9 +17,14 @@ import websocket
 
 from broker.alerts.adapters import find_adapters
 from broker.api import make_app
+from broker.api.app import PREFIX
+from broker.api.watchlists import add_watchlists
+from broker.ops.annotators import Annotators
+from broker.ops.watchlists import Keeper
 from broker.portal import add_portal
 from broker.simulation.packets import simulate_packets
 from broker.topics.topic import Message
+from broker.watchlists import WatchBook, Watchlist, read_entries
 
 _spec = importlib.util.spec_from_file_location("serving", Path(__file__).parents[1] / "serving.py")
 serving = importlib.util.module_from_spec(_spec)
@@ -207,11 +212,23 @@ PAIR = "ZTF99pair"
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """The address of a portal over a broker in memory."""
-    broker = serving.made_broker(tmp_path_factory.mktemp("served"))
+def owners(tmp_path_factory):
+    """Those who may keep watchlists on the site."""
+    return Annotators(tmp_path_factory.mktemp("owners"), what="owner")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, owners):
+    """The address of a portal over a broker in memory, with a watchlist."""
+    folder = tmp_path_factory.mktemp("served")
+    broker = serving.made_broker(folder)
     _add_pair(broker)
-    app = make_app(broker.sources, requests_per_s=1e6, burst=1_000_000)
+    sources = broker.sources
+    app = make_app(sources, requests_per_s=1e6, burst=1_000_000)
+    book = WatchBook(folder / "watchlists")
+    keeper = Keeper(book, sources.topics, sources.run, sources.contributions)
+    keeper.put(Watchlist("stars", "ann", "", doc="Of a test."), read_entries("ra,dec\n10,20\n"))
+    add_watchlists(app, keeper, owners, prefix=PREFIX)
     add_portal(app)
     with served(app) as address:
         yield address

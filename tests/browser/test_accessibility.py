@@ -18,6 +18,8 @@ PAGES = (
     f"/alerts/ztf/{EXAMPLE_ALERT}/packet",
     "/topics",
     f"/topics/{EXAMPLE_TOPIC}",
+    "/watchlists",
+    "/watchlists/stars",
     "/nights",
     "/nights/20230420",
     "/statistics",

@@ -1,0 +1,47 @@
+"""A person keeps watchlists on the portal's page: adds a file, sees the list, removes it."""
+
+import json
+
+import pytest
+
+
+def fill(browser, selector, text):
+    script = f"document.querySelector({json.dumps(selector)}).value = {json.dumps(text)}; true"
+    assert browser.run(script)
+
+
+def choose_file(browser, selector, path):
+    root = browser.call("DOM.getDocument")["root"]["nodeId"]
+    node = browser.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+    browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+
+@pytest.mark.parametrize("page", ["/watchlists", "/watchlists/stars"])
+def test_a_page_fits_a_phone_and_asks_nothing_of_another_machine(browser, site, page):
+    browser.size(390, 844, phone=True)
+
+    browser.open(site + page)
+
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+    assert not browser.problems
+    assert all(one.startswith((site, "data:")) for one in browser.requests)
+
+
+def test_a_file_becomes_a_list_and_the_list_is_removed(browser, site, owners, tmp_path):
+    (tmp_path / "mine.csv").write_text("id,ra,dec\na,1,2\nb,3,4\n")
+    token = owners.add("person")
+    browser.open(site + "/watchlists")
+
+    choose_file(browser, "#w-file", tmp_path / "mine.csv")
+    browser.wait("document.getElementById('w-entries').value.length > 10")
+    fill(browser, "#w-token", token)
+    fill(browser, "#w-name", "my-own")
+    browser.click("button[value=add]")
+
+    browser.wait("document.querySelector('[role=status]') !== null")
+    said = browser.run("document.querySelector('main').textContent")
+    assert "The topic watchlist-my-own begins within seconds." in said
+    assert "2 positions" in said
+    assert not browser.problems
+    browser.click("article button[value=remove]")
+    browser.wait("/my-own is removed/.test(document.querySelector('[role=status]').textContent)")
