@@ -18,7 +18,6 @@ from broker.api.questions import Cursor, Limit, ShapeOf, SourcesOf
 from broker.api.rows import Row, flat_row
 from broker.api.sources import Sources
 from broker.api.wanted import WantedOf
-from broker.catalog.coverage import Coverage
 from broker.catalog.healpix import FINEST_ORDER, centres, pixels_in_cone
 from broker.catalog.regions import Region
 from broker.errors import AlertError
@@ -164,9 +163,9 @@ _FILE = {
 async def send_map(request: Request) -> Response:
     """Take a HEALPix probability map: the bytes of a FITS file, gzipped or not, up to 32 MB.
 
-    Of one order or several (NUNIQ), equatorial, with a column PROB, PROBABILITY or PROBDENSITY.
-    The answer's `mapId` names it in the calls below until 16 others were sent. The same file has
-    the same name.
+    Of one order or several (NUNIQ), equatorial or galactic, with a column PROB, PROBABILITY or
+    PROBDENSITY. The answer's `mapId` names it in the calls below until 16 others were sent. The
+    same file has the same name.
     """
     from starlette.concurrency import run_in_threadpool
 
@@ -183,10 +182,7 @@ async def send_map(request: Request) -> Response:
 def about_map(name: str, sky_map: ProbabilityMap) -> dict[str, Any]:
     """Return what is told of a map: where it is likeliest, and how large its regions are."""
     ra, dec = sky_map.likeliest
-    areas = {}
-    for level in (0.5, 0.9):
-        first, end = sky_map.ranges(level)
-        areas[f"{level:g}"] = Coverage(first, end).fraction * _SKY_DEG2
+    areas = {f"{level:g}": sky_map.sky_share(level) * _SKY_DEG2 for level in (0.5, 0.9)}
     return {"mapId": name, "ra": ra, "dec": dec, "areaDeg2": areas}
 
 

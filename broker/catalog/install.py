@@ -92,7 +92,8 @@ def _make(rows: Path | pa.Table, what: Definition, version: str, coverage: Cover
         if isinstance(rows, pa.Table):
             raise ConfigError(f"{what.name} is a map: it is added from a HEALPix FITS file")
         table = read_map(rows, what)
-        return Rows(what.name, version, table.combine_chunks(), (), map_coverage(table), kind=MAP)
+        covered = map_coverage(table, frame=what.positions.frame)
+        return Rows(what.name, version, table.combine_chunks(), (), covered, kind=MAP)
     if what.kind == ORBITS:
         table, units = (rows, {}) if isinstance(rows, pa.Table) else read_file(rows)
         return _make_orbits(read_elements(table, units, what), what, version)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from broker.catalog.coverage import Coverage, coverage_of_ranges
 from broker.catalog.crossmatch import Positions
 from broker.catalog.definition import CREDIBLE_LEVEL, Definition
+from broker.catalog.galactic import equatorial_cover, to_galactic
 from broker.catalog.healpix import FINEST_ORDER, Floats, Pixels, pixels_of
 from broker.catalog.partition import Rows
 from broker.errors import ConfigError
@@ -20,7 +21,10 @@ from broker.errors import ConfigError
 FIRST, END = "firstPixel", "endPixel"
 
 _UNSEEN = -1.6375e30
-_FRAMES = {"C": "icrs", "Q": "icrs", "CELESTIAL": "icrs", "G": "galactic", "GALACTIC": "galactic"}
+_FRAMES = {
+    "icrs": ("C", "Q", "EQ", "CELESTIAL", "EQUATORIAL", "ICRS", "FK5"),
+    "galactic": ("G", "GAL", "GALACTIC"),
+}
 
 
 def read_map(path: Path, definition: Definition) -> pa.Table:
@@ -70,9 +74,12 @@ def read_map(path: Path, definition: Definition) -> pa.Table:
     return table
 
 
-def map_coverage(table: pa.Table) -> Coverage:
-    """Return where a map has values."""
-    return coverage_of_ranges(table.column(FIRST).to_numpy(), table.column(END).to_numpy())
+def map_coverage(table: pa.Table, *, frame: str = "icrs") -> Coverage:
+    """Return where a map has values; of a galactic one with a rim of about two pixels."""
+    first, end = (table.column(name).to_numpy() for name in (FIRST, END))
+    if frame == "galactic":
+        first, end = equatorial_cover(first, end)
+    return coverage_of_ranges(first, end)
 
 
 def values_at(rows: Rows, at: Positions, *, frame: str = "icrs") -> np.ndarray[Any, Any]:
@@ -80,19 +87,12 @@ def values_at(rows: Rows, at: Positions, *, frame: str = "icrs") -> np.ndarray[A
     found = np.full(at.ra.shape, -1, np.int64)
     pixels = at.pixels
     if frame == "galactic":
-        pixels = pixels_of(*_galactic(at.ra[at.place], at.dec[at.place]))
+        pixels = pixels_of(*to_galactic(at.ra[at.place], at.dec[at.place]))
     first, end = rows.numbers(FIRST), rows.numbers(END)
     row = np.searchsorted(first, pixels, side="right") - 1
     inside = (row >= 0) & (pixels < end[row])
     found[at.place[inside]] = row[inside]
     return found
-
-
-def _galactic(ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
-    import erfa
-
-    longitude, latitude = erfa.icrs2g(np.radians(ra), np.radians(dec))
-    return np.degrees(longitude) % 360.0, np.degrees(latitude)
 
 
 def _read(path: Path) -> tuple[Any, dict[str, Any], dict[str, str]]:
@@ -122,8 +122,28 @@ def _column(columns: dict[str, Any], name: str, path: Path, size: int) -> Floats
     return columns[name].astype(np.float64)
 
 
+def stated_frame(header: Any) -> str | None:
+    """Return the frame that a map's COORDSYS says, None if it says nothing.
+
+    Raises
+    ------
+    ConfigError
+        If it is another than equatorial or galactic.
+    """
+    said = str(header.get("COORDSYS", "")).strip().upper()
+    if not said:
+        return None
+    for frame, names in _FRAMES.items():
+        if said in names:
+            return frame
+    raise ConfigError(f"COORDSYS is {said}; a map is equatorial (C) or galactic (G)")
+
+
 def _check_frame(header: Any, definition: Definition, path: Path) -> None:
-    said = _FRAMES.get(str(header.get("COORDSYS", "")).strip().upper(), "")
+    try:
+        said = stated_frame(header)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}") from error
     if said and said != definition.positions.frame:
         raise ConfigError(
             f"{path} is in the frame {said}; positions.frame of the definition says "

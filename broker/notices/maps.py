@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from broker.catalog.definition import CREDIBLE_LEVEL, MAP, Definition
-from broker.catalog.sky_map import END, FIRST, read_map
+from broker.catalog.definition import CREDIBLE_LEVEL, MAP, Definition, PositionColumns
+from broker.catalog.sky_map import END, FIRST, read_map, stated_frame
 from broker.errors import AlertError, ConfigError
 from broker.notices.place import MAX_LEVEL, ProbabilityMap
 
@@ -83,26 +83,28 @@ def map_of_bytes(data: bytes) -> ProbabilityMap:
     with tempfile.NamedTemporaryFile(suffix=".fits") as file:
         file.write(data)
         file.flush()
-        table = _read(Path(file.name))
+        table, frame = _read(Path(file.name))
     levels = table.column(CREDIBLE_LEVEL.name).to_numpy().astype(np.float32)
     # A level within rounding of 0.99 belongs to it, as does the likeliest pixel in any case.
     kept = (levels <= MAX_LEVEL + 1e-6) | (levels == np.nanmin(levels))
     first, end = (table.column(name).to_numpy()[kept] for name in (FIRST, END))
-    found = ProbabilityMap(first, end, levels[kept])
+    found = ProbabilityMap(first, end, levels[kept], frame)
     size = sum(map(len, found.to_cells().values()))
     if size > _MOST_STORED:
         raise AlertError(f"the map takes {size >> 20} MB to keep; at most {_MOST_STORED >> 20}")
     return found
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path) -> tuple[pa.Table, str]:
+    """Return the pixels of a map, and its frame."""
     from astropy.utils.exceptions import AstropyWarning
 
     with warnings.catch_warnings():
         # What astropy only warns of, as a file that ends too early, is refused here.
         warnings.simplefilter("error", AstropyWarning)
         try:
-            return read_map(path, _definition(path))
+            definition = _definition(path)
+            return read_map(path, definition), definition.positions.frame
         except ConfigError as error:
             raise AlertError(error.message.replace(str(path), "the map")) from error
         except AstropyWarning as error:
@@ -132,12 +134,11 @@ def _definition(path: Path) -> Definition:
         with fits.open(path, memmap=False) as file:
             tables = [hdu for hdu in file if isinstance(hdu, fits.BinTableHDU)]
             names = list(tables[0].columns.names) if tables else []
-            frame = str(tables[0].header.get("COORDSYS", "C")).strip().upper() if tables else "C"
+            frame = stated_frame(tables[0].header) if tables else None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise AlertError(f"the map cannot be read: {error}") from error
-    if frame[:1] == "G":
-        raise AlertError("the map is in galactic coordinates; notices have equatorial ones")
     column = next((name for name in names if name.upper() in _COLUMNS), None)
     if column is None:
         raise AlertError(f"the map has no column {' or '.join(_COLUMNS)}, but {', '.join(names)}")
-    return Definition("map", "", 1.0, (), kind=MAP, probability=column)
+    at = PositionColumns(frame=frame or "icrs")
+    return Definition("map", "", 1.0, (), kind=MAP, probability=column, positions=at)

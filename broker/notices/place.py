@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
+from broker.catalog.galactic import equatorial_cover, to_galactic, to_icrs
 from broker.catalog.healpix import (
     FINEST_ORDER,
     Floats,
@@ -20,6 +21,8 @@ from broker.catalog.healpix import (
 )
 from broker.errors import AlertError
 from broker.units import ARCSEC_PER_DEG, separation_arcsec
+
+GALACTIC = "galactic"
 
 MAX_LEVEL = 0.99
 """What lies outside this credible level of a map is not kept."""
@@ -100,11 +103,14 @@ class ProbabilityMap:
         Ranges of nested pixels of order 29, sorted, not overlapping.
     levels : NDArray[np.float32], shape (n,)
         The credible level of each range; what is not in a range lies outside `MAX_LEVEL`.
+    frame : str
+        Of the pixels: icrs or galactic. Positions are always in ICRS.
     """
 
     first: Pixels
     end: Pixels
     levels: np.ndarray[tuple[int], np.dtype[np.float32]]
+    frame: str = "icrs"
 
     @cached_property
     def likeliest(self) -> tuple[float, float]:
@@ -114,6 +120,8 @@ class ProbabilityMap:
         order = FINEST_ORDER - (size.bit_length() - 1) // 2
         pixel = np.array([int(self.first[at]) >> (2 * (FINEST_ORDER - order))], np.uint64)
         ra, dec = centres(pixel, order)
+        if self.frame == GALACTIC:
+            ra, dec = to_icrs(ra, dec)
         return float(ra[0]), float(dec[0])
 
     def level(self, ra: ArrayLike, dec: ArrayLike) -> Floats:
@@ -124,7 +132,8 @@ class ProbabilityMap:
         ra, dec = np.asarray(ra, np.float64), np.asarray(dec, np.float64)
         there = on_sky(ra, dec)
         found = np.where(there, 1.0, np.nan)
-        pixels = pixels_of(ra[there], dec[there])
+        at = ra[there], dec[there]
+        pixels = pixels_of(*(to_galactic(*at) if self.frame == GALACTIC else at))
         row = np.searchsorted(self.first, pixels, side="right") - 1
         inside = (row >= 0) & (pixels < self.end[row])
         found[np.flatnonzero(there)[inside]] = self.levels[row[inside]]
@@ -135,14 +144,24 @@ class ProbabilityMap:
         return separation_arcsec(*self.likeliest, ra, dec).astype(np.float64)
 
     def ranges(self, level: float) -> tuple[Pixels, Pixels]:
-        """Return ranges of pixels of order 29 that hold all places up to a credible level."""
+        """Return ranges of pixels of order 29 that hold all places up to a credible level.
+
+        Those of a galactic map hold a rim of other places, too.
+        """
         kept = self.levels <= level
-        return self.first[kept], self.end[kept]
+        first, end = self.first[kept], self.end[kept]
+        return equatorial_cover(first, end) if self.frame == GALACTIC else (first, end)
+
+    def sky_share(self, level: float) -> float:
+        """Return which share of the sky lies up to a credible level."""
+        kept = self.levels <= level
+        return float((self.end[kept] - self.first[kept]).sum() / (12 << (2 * FINEST_ORDER)))
 
     def to_cells(self) -> dict[bytes, bytes]:
         """Return it as it is stored: compressed columns."""
         sink = io.BytesIO()
         table = pa.table({"first": self.first, "end": self.end, "levels": self.levels})
+        table = table.replace_schema_metadata({"frame": self.frame})
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
             writer.write_table(table)
@@ -159,8 +178,9 @@ def place_of(cells: dict[bytes, bytes]) -> Place | None:
     if b"n:map" in cells:
         with pa.ipc.open_stream(cells[b"n:map"]) as reader:
             table = reader.read_all()
-        columns = (table.column(name).to_numpy() for name in ("first", "end", "levels"))
-        return ProbabilityMap(*columns)
+        first, end, levels = (table.column(n).to_numpy() for n in ("first", "end", "levels"))
+        about = table.schema.metadata or {}
+        return ProbabilityMap(first, end, levels, about.get(b"frame", b"icrs").decode())
     return None
 
 

@@ -85,13 +85,46 @@ def test_levels_of_a_map_are_sums_over_likelier_pixels(sky_map, kind):
     assert place.separation([lon.deg[best]], [lat.deg[best]])[0] < 0.001
 
 
-def test_a_stored_map_says_the_same(sky_map):
-    place = map_of_bytes(gzip.compress(sky_map(order=4)[0]))
+@pytest.mark.parametrize("kind", ["NESTED", "RING", "NUNIQ"])
+def test_a_galactic_map_is_asked_and_told_in_icrs(sky_map, kind):
+    from astropy.coordinates import SkyCoord
+
+    galactic, _ = sky_map(order=5, ra=30.0, dec=20.0, kind=kind, header=[("COORDSYS", "G")])
+    equatorial, _ = sky_map(order=5, ra=30.0, dec=20.0, kind=kind)
+    rng = np.random.default_rng(6)
+    lon, lat = rng.uniform(0.0, 360.0, 4000), np.degrees(np.arcsin(rng.uniform(-1.0, 1.0, 4000)))
+    icrs = SkyCoord(l=lon, b=lat, unit="deg", frame="galactic").icrs
+    there = icrs.ra.deg, icrs.dec.deg
+    place = map_of_bytes(galactic)
+
+    # The same map read as if it were equatorial, asked at the galactic places.
+    expected = map_of_bytes(equatorial).level(lon, lat)
+    level = place.level(*there)
+
+    # A place within rounding of a pixel's border may fall on its other side.
+    assert (level == expected).sum() >= 3999
+    best = SkyCoord(l=30.0, b=20.0, unit="deg", frame="galactic").icrs
+    assert place.separation([best.ra.deg], [best.dec.deg])[0] < 2.0 * 3600.0
+    pixels = pixels_of(*there)
+    for limit in (0.3, 0.9):
+        first, end = place.ranges(limit)
+        assert (first[1:] > end[:-1]).all()
+        row = np.searchsorted(first, pixels, side="right") - 1
+        covered = (row >= 0) & (pixels < end[row])
+        assert covered[level <= limit].all()
+        share = float((end - first).sum() / (12 << 58))
+        assert place.sky_share(limit) < share < 0.2
+
+
+@pytest.mark.parametrize("frame", ["C", "G"])
+def test_a_stored_map_says_the_same(sky_map, frame):
+    place = map_of_bytes(gzip.compress(sky_map(order=4, header=[("COORDSYS", frame)])[0]))
 
     again = place_of(place.to_cells())
 
     at = np.random.default_rng(2).uniform([0.0, -90.0], [360.0, 90.0], (500, 2)).T
     assert np.array_equal(again.level(*at), place.level(*at))
+    assert again.likeliest == place.likeliest
 
 
 def test_damaged_maps_are_refused(sky_map):
@@ -102,7 +135,7 @@ def test_damaged_maps_are_refused(sky_map):
         (gzip.compress(data)[:-20], "cut short"),
         (gzip.compress(data)[:30] + b"\0" * 50, "damaged"),
         (sky_map(order=4, column="DUST")[0], "has no column"),
-        (sky_map(order=4, header=[("COORDSYS", "G")])[0], "galactic"),
+        (sky_map(order=4, header=[("COORDSYS", "E")])[0], "COORDSYS is E"),
         (sky_map(order=4, header=[("NSIDE", 12)])[0], "NSIDE is 12"),
         (sky_map(order=4, header=[("ORDERING", "SPIRAL")])[0], "ORDERING"),
     ):
