@@ -15,13 +15,16 @@ from broker.ops.image_bench.rows import (
     SIGMA,
     SKY,
     Row,
+    at_least,
     at_most,
     field,
     make_wcs,
     seconds,
 )
+from broker.simulation.kernels import add_gaussians
 
 _CUTOUT = 63
+_STAMPS, _STAMP_SNR = 2000, 20.0
 
 
 def rows(side: int, repeats: int) -> list[Row]:
@@ -66,7 +69,54 @@ def rows(side: int, repeats: int) -> list[Row]:
         at_most("cutout, flux error / sigma", _flux_error(originals, ours(), sigma), 0.04, "0"),
         at_most("cutout, read by astropy and by us [e-]", _disagreement(ours()), 0.0, "0"),
         at_most("cutout, lossless - original [e-]", _change(originals, ours(True)), 0.0, "0"),
+        *_searched(repeats),
     ]
+
+
+def _searched(repeats: int) -> list[Row]:
+    """Return how many cutouts a second are searched and their source fitted, and how well.
+
+    Cutouts below one another are one tall image: nothing is copied.
+    """
+    from broker.detection.detect import detect
+    from broker.detection.measure import Noise, fit_sources
+
+    rng = np.random.default_rng(10)
+    at = _CUTOUT // 2 + rng.uniform(-0.5, 0.5, (2, _STAMPS))
+    electrons, width = np.full(_STAMPS, _STAMP_SNR * _flux_sigma()), np.full(_STAMPS, SIGMA)
+    tall = np.full((_STAMPS * _CUTOUT, _CUTOUT), SKY, np.float32)
+    below = np.arange(_STAMPS) * _CUTOUT
+    add_gaussians(tall, at[0], at[1] + below, electrons, width, width, 0.02)
+    spread = np.sqrt(tall + np.float32(READ**2))
+    tall += spread * rng.standard_normal(tall.shape, np.float32) - np.float32(SKY)
+    variance = np.full(tall.shape, SKY + READ**2, np.float32)
+    usable = np.zeros(tall.shape, bool)
+
+    def search() -> Any:
+        peaks = detect(tall, variance, psf_sigma=SIGMA, unusable=usable)
+        noise = Noise(1.0, SKY + READ**2)
+        return fit_sources(
+            tall, variance, peaks.x, peaks.y, psf_sigma=SIGMA, noise=noise, unusable=usable
+        )
+
+    (own,) = seconds(repeats, search)
+    fits = search()
+    middle = _CUTOUT // 2
+    near = (np.abs(fits.x - middle) < 3.0) & (np.abs(np.mod(fits.y, _CUTOUT) - middle) < 3.0)
+    pull = (fits.flux[near] - electrons[0]) / fits.flux_err[near]
+    found = np.unique(fits.y[near] // _CUTOUT).size / _STAMPS
+    return [
+        at_least("cutouts searched and fitted, 1000/s", _STAMPS / own / 1e3, 30.0, ""),
+        at_least(f"cutouts' sources found, S/N {_STAMP_SNR:g}", found, 0.999, "1"),
+        at_most(
+            "cutouts' sources, |pull of fluxes - 1|", abs(float(np.std(pull)) - 1.0), 0.05, "0"
+        ),
+    ]
+
+
+def _flux_sigma() -> float:
+    """Return the error of a PSF flux on the sky. [e-]"""
+    return float(np.sqrt(4.0 * np.pi * (SKY + READ**2)) * SIGMA)
 
 
 def _flux_error(originals: list[F32], coded: list[bytes], sigma: float) -> float:

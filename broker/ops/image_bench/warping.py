@@ -59,7 +59,37 @@ def rows(side: int, repeats: int) -> list[Row]:
         Row("warp, Mpix/s", mpix / own, "", f"reproject {mpix / other:.1f}", None),
         at_most("warp, |flux bias|", bias, 3e-4, f"reproject {their_bias:.1e}"),
         at_most("warp, place rms [pixel]", place, 1e-3, f"reproject {their_place:.1e}"),
+        *_noise(side),
     ]
+
+
+def _noise(side: int) -> list[Row]:
+    """Return what a warp makes of white noise: its own, its neighbours', and a PSF flux's."""
+    white = np.random.default_rng(42).standard_normal((side, side), np.float32)
+    image = make_image(white, make_wcs(side))
+    inner = np.s_[side // 8 : -side // 8, side // 8 : -side // 8]
+    moved = warp(image, make_wcs(side, turn=np.radians(_TURN_DEG)), (side, side)).pixels[inner]
+    variance = float(np.mean(moved * moved, dtype=np.float64))
+    beside, below = (
+        float(np.mean(a * b, dtype=np.float64)) / variance
+        for a, b in ((moved[:, 1:], moved[:, :-1]), (moved[1:], moved[:-1]))
+    )
+    # The plane stays that of the pixels that came in: so a PSF flux must be as noisy as there.
+    before, after = _flux_noise(white[inner]), _flux_noise(moved)
+    return [
+        Row("warp, variance of a pixel's noise / before", variance, "", "white noise 1", None),
+        Row("warp, correlation of neighbours' noise", 0.5 * (beside + below), "",
+            "white noise 0", None),
+        Row("warp, variance of a PSF flux's noise / before", after / before, "",
+            "the plane says 1", None),
+    ]  # fmt: skip
+
+
+def _flux_noise(pixels: F32) -> float:
+    """Return the variance of PSF-weighted sums of noise."""
+    from scipy.ndimage import gaussian_filter
+
+    return float(np.var(gaussian_filter(pixels.astype(np.float64), SIGMA)))
 
 
 def _stars(side: int) -> tuple[F32, F64, F64]:
