@@ -26,9 +26,9 @@ from broker.streaming.image_forced import ForcedPhotometry
 from broker.streaming.image_steps import (
     ImageMessage,
     ImageOutcome,
-    NightVersions,
     process_image,
 )
+from broker.streaming.night_versions import NightVersions
 from broker.topics.topic import Topics
 from broker.types import Run
 

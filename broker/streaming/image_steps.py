@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from broker.imaging.message import decode_raw
 from broker.imaging.reduce import NoCalibrationError
 from broker.imaging.templates import Template, TemplateStore
 from broker.store.objects import DONE, FAILED, NO_TEMPLATE, DetectorRow
+from broker.streaming.night_versions import NightVersions
 from broker.types import Coordinate, night_of
 from broker.units import separation_arcsec
 
@@ -26,7 +26,6 @@ DUPLICATE = "duplicate"
 """What becomes of an image, beside `DONE`, `NO_TEMPLATE` and `FAILED`."""
 
 _LOG = logging.getLogger(__name__)
-_NIGHTS = ".nights"
 
 
 @dataclass(frozen=True)
@@ -120,49 +119,6 @@ class Differences(Protocol):
     def put(self, coordinate: Coordinate, difference: Difference) -> None:
         """Keep the difference of the image at a coordinate."""
         ...
-
-
-class NightVersions:
-    """Which set of templates a night uses: the latest when its first image came, then frozen.
-
-    Kept in files beside the templates, so that every worker, and a query that is started again in
-    the middle of a night, uses the same set.
-
-    Parameters
-    ----------
-    templates : TemplateStore
-        The sets.
-    """
-
-    def __init__(self, templates: TemplateStore) -> None:
-        self._templates = templates
-        self._versions: dict[str, str] = {}
-
-    def version(self, night: str) -> str | None:
-        """Return the version for a night, `YYYYMMDD`; None while there is no set at all."""
-        if night not in self._versions:
-            chosen = self._freeze(night)
-            if chosen is None:
-                return None
-            self._versions[night] = chosen
-        return self._versions[night]
-
-    def _freeze(self, night: str) -> str | None:
-        file = self._templates.path / _NIGHTS / night
-        if not file.exists():
-            latest = self._templates.latest()
-            if latest is None:
-                return None
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draft = file.with_name(f".{night}.{os.getpid()}")
-            draft.write_text(latest, encoding="utf-8")
-            try:
-                os.link(draft, file)  # the first one wins, whole
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
-        return file.read_text(encoding="utf-8")
 
 
 def process_image(

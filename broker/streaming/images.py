@@ -41,12 +41,12 @@ from broker.streaming.image_retry import SURVEY, ImageWork, retry_no_template
 from broker.streaming.image_steps import (
     ImageMessage,
     ImageOutcome,
-    NightVersions,
     outcome_from_row,
     outcome_to_row,
     process_image,
     table_from_bytes,
 )
+from broker.streaming.night_versions import NightVersions
 from broker.streaming.query import (
     checkpoint_path,
     create_topics,

@@ -23,7 +23,8 @@ from broker.streaming import images
 from broker.streaming.image_alerts import alert_messages, associate_images
 from broker.streaming.image_differences import DifferenceFiles
 from broker.streaming.image_forced import ForcedPhotometry
-from broker.streaming.image_steps import ImageMessage, NightVersions, process_image
+from broker.streaming.image_steps import ImageMessage, process_image
+from broker.streaming.night_versions import NightVersions
 from broker.streaming.query import checkpoint_path
 from broker.topics.publish import read_all, read_dead_letters
 from broker.topics.topic import Message, TopicSettings

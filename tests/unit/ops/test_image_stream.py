@@ -16,7 +16,8 @@ from broker.store.alerts import create_tables
 from broker.store.memory import MemoryTables
 from broker.store.objects import DetectorStore
 from broker.streaming.image_alerts import detector_row
-from broker.streaming.image_steps import ImageMessage, NightVersions, process_image
+from broker.streaming.image_steps import ImageMessage, process_image
+from broker.streaming.night_versions import NightVersions
 from broker.topics.memory import MemoryTopics
 from broker.topics.topic import TopicSettings
 from broker.types import Run

@@ -19,11 +19,11 @@ from broker.streaming.image_alerts import detector_rows
 from broker.streaming.image_steps import (
     PIXELS,
     ImageMessage,
-    NightVersions,
     outcome_from_row,
     outcome_to_row,
     process_image,
 )
+from broker.streaming.night_versions import NightVersions
 from broker.types import Coordinate, Run
 
 SURVEY = replace(SETTINGS, visits_per_band=4)

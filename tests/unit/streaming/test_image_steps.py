@@ -19,12 +19,12 @@ from broker.streaming.image_steps import (
     DUPLICATE,
     PIXELS,
     ImageMessage,
-    NightVersions,
     footprint_of,
     outcome_from_row,
     outcome_to_row,
     process_image,
 )
+from broker.streaming.night_versions import NightVersions
 from broker.types import Coordinate
 from broker.units import separation_arcsec
 
