@@ -118,7 +118,7 @@ def test_a_server_that_is_not_there_is_named_in_the_error():
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1:1"):
         nobody.names()
 
-    assert time.monotonic() - begun < 3.0
+    assert time.monotonic() - begun < 30.0
 
 
 def test_a_pickled_client_works(name, hbase_tables):
