@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from broker.cli.assemble import topics_of
 from broker.cli.main import load
 from broker.cli.output import emit_rows, json_option, progress
+
+if TYPE_CHECKING:
+    from broker.client import Packet
 
 _COLUMNS = (
     "survey",
@@ -53,6 +56,9 @@ def read(
     NAME is a filter's topic (young-supernova) or a name in full (public.young-supernova.slim).
     With --out packets go into files; called again with the same folder, it goes on.
 
+    Packets of a topic that floods have a column throttled: what part of all that passed goes out,
+    what part of all alerts passed, and what is declared. Those of a watchlist have watchlist.
+
     Example: broker topic read young-supernova --from -1h --limit 10 --json
     """
     if out is not None:
@@ -64,7 +70,7 @@ def read(
         _print_subscription(ctx, name, since, limit=limit, full=full, group=group, follow=follow)
         return
     from broker.client import Schemas, read_topic
-    from broker.client.files import plain_record
+    from broker.client.consumer import NOTES
     from broker.client.subscription import full_name
     from broker.topics.publish import schemas_topic
 
@@ -79,9 +85,31 @@ def read(
         )
         if as_json:
             for packet in packets:
-                click.echo(json.dumps(plain_record(packet.record), ensure_ascii=False))
+                click.echo(_line(packet))
             return
-        emit_rows((packet.record for packet in packets), _COLUMNS, as_json=False)
+        rows = [packet.record | _said(packet) for packet in packets]
+        noted = [name for name in NOTES if any(name in row for row in rows)]
+        emit_rows(rows, (*_COLUMNS, *noted), as_json=False)
+
+
+def _line(packet: "Packet") -> str:
+    """Return a packet as a line of JSON, with what the broker noted on it."""
+    from broker.client.files import plain_record
+
+    return json.dumps(plain_record(packet.record) | packet.notes, ensure_ascii=False)
+
+
+def _said(packet: "Packet") -> dict[str, str]:
+    """Return what the broker noted on a packet, in words."""
+    said = {}
+    if flood := packet.notes.get("throttled"):
+        kept, share, limit = (100.0 * flood[name] for name in ("kept", "share", "limit"))
+        said["throttled"] = f"{kept:.3g} % of {share:.3g} %, {limit:.3g} % declared"
+    if watched := packet.notes.get("watchlist"):
+        entry, separation = watched.get("entry"), watched.get("separation")
+        words = [watched["list"], entry, separation and f"{separation:.2f} arcsec"]
+        said["watchlist"] = ", ".join(word for word in words if word)
+    return said
 
 
 def _save(
@@ -107,15 +135,14 @@ def _print_subscription(
     group: str | None, follow: bool,
 ) -> None:  # fmt: skip
     from broker.client import subscribe
-    from broker.client.files import plain_record
 
     idle_s = None if follow else _IDLE_S
     settings: dict[str, Any] = {"since": since, "group": group, "full": full, "idle_s": idle_s}
     if limit == 0:
         return
     with subscribe(name, **settings, config=load(ctx)) as alerts:
-        for number, record in enumerate(alerts, 1):
-            click.echo(json.dumps(plain_record(record), ensure_ascii=False))
+        for number, packet in enumerate(alerts.packets(), 1):
+            click.echo(_line(packet))
             if number == limit:
                 alerts.done()
                 break

@@ -1,5 +1,6 @@
 """Topics as Python iterators of records."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from broker.topics.topic import Message, Topics
 
 _AGO = re.compile(r"^-(\d+(?:\.\d+)?)([smhd])$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+NOTES = ("throttled", "watchlist")
+"""Headers, JSON, with which the broker says why a packet is on a topic, or others are not."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,17 @@ class Packet:
     record: dict[str, Any]
     message: Message
     schema_id: int
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the broker noted on this packet beside the record, by name.
+
+        `throttled`: the topic floods, and of the `share` of alerts that passes only the part
+        `kept` goes out, so that it stays within its `limit`. `watchlist`: the list that the alert
+        is on, the nearest entry, and how far it is. [arcsec]
+        """
+        found = {name: self.message.header(name) for name in NOTES}
+        return {name: json.loads(value) for name, value in found.items() if value is not None}
 
 
 class Schemas:
