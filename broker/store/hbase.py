@@ -13,7 +13,7 @@ import happybase
 from thriftpy2.thrift import TException
 
 from broker.errors import ServiceError
-from broker.store.table import Family, Row, Table
+from broker.store.table import Family, Row, Table, TimedRow
 
 _LOG = logging.getLogger(__name__)
 
@@ -243,6 +243,21 @@ class _HBaseTable:
         limit: int | None = None,
         first_cell: bool = False,
     ) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        for row in self._rows(start, stop, columns, limit, first_cell):
+            yield row.row, _cells(row)
+
+    def scan_timed(self, start: bytes = b"", stop: bytes = b"") -> Iterator[tuple[bytes, TimedRow]]:
+        for row in self._rows(start, stop, None, None, first_cell=False):
+            yield row.row, {name: (c.timestamp, c.value) for name, c in row.columns.items()}
+
+    def _rows(
+        self,
+        start: bytes,
+        stop: bytes,
+        columns: Sequence[bytes] | None,
+        limit: int | None,
+        first_cell: bool,
+    ) -> Iterator[Any]:
         # Each chunk is a scan of its own that begins after the last key: nothing is held open on
         # the server between chunks, so neither a slow reader nor a restart can break a scan.
         left = limit
@@ -250,8 +265,7 @@ class _HBaseTable:
             size = _ROWS_A_CALL if left is None else min(left, _ROWS_A_CALL)
             scan = _scan(start, stop, columns, size, first_cell)
             rows = self._call(functools.partial(_fetch, self._name, scan, size))
-            for row in rows:
-                yield row.row, _cells(row)
+            yield from rows
             if len(rows) < size:
                 return
             start = rows[-1].row + b"\x00"

@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 
 from broker.errors import ServiceError
-from broker.store.table import Family, Row, Table
+from broker.store.table import Family, Row, Table, TimedRow
 
 _Cells = dict[bytes, tuple[int, bytes]]
 
@@ -82,6 +82,14 @@ class MemoryTable:
             if row is not None:
                 left -= 1
                 yield key, dict([min(row.items())]) if first_cell else row
+
+    def scan_timed(self, start: bytes = b"", stop: bytes = b"") -> Iterator[tuple[bytes, TimedRow]]:
+        """Yield rows as `scan` does, each cell with its timestamp. [ms since 1970]"""
+        for key, _ in self.scan(start, stop):
+            with self._lock:
+                cells = dict(self._rows.get(key, {}))
+            if cells:
+                yield key, cells
 
     def delete(self, key: bytes, columns: Sequence[bytes] | None = None) -> None:
         """Delete a row or some of its columns; an absent one is no error."""
@@ -183,6 +191,9 @@ class _Reference:
         first_cell: bool = False,
     ) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         return self._table().scan(start, stop, columns=columns, limit=limit, first_cell=first_cell)
+
+    def scan_timed(self, start: bytes = b"", stop: bytes = b"") -> Iterator[tuple[bytes, TimedRow]]:
+        return self._table().scan_timed(start, stop)
 
     def delete(self, key: bytes, columns: Sequence[bytes] | None = None) -> None:
         self._table().delete(key, columns)

@@ -7,6 +7,9 @@ from typing import Protocol
 Row = Mapping[bytes, bytes]
 """Cells of one row by column, `family:qualifier`."""
 
+TimedRow = dict[bytes, tuple[int, bytes]]
+"""Timestamp [ms since 1970] and value of the cells of one row, by column."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -56,6 +59,10 @@ class Table(Protocol):
 
         With `first_cell` a row has only the first of its columns; the server skips the others.
         """
+        ...
+
+    def scan_timed(self, start: bytes = b"", stop: bytes = b"") -> Iterator[tuple[bytes, TimedRow]]:
+        """Yield rows as `scan` does, each cell with its timestamp [ms since 1970]: for copies."""
         ...
 
     def delete(self, key: bytes, columns: Sequence[bytes] | None = None) -> None:

@@ -68,6 +68,22 @@ def test_writing_again_changes_nothing(table, at):
     assert list(table.scan(at(), at(b"~"))) == before
 
 
+def test_a_copy_made_with_timestamps_hides_what_the_first_hides(table, at):
+    table.put([(at(b"x1"), {b"f:a": b"1", b"g:b": b"2"})], 1000)
+    table.put([(at(b"x1"), {b"f:c": b"3"})], 7)
+
+    ((key, cells),) = table.scan_timed(at(b"x"), at(b"y"))
+    assert (key, cells) == (
+        at(b"x1"),
+        {b"f:a": (1000, b"1"), b"f:c": (7, b"3"), b"g:b": (1000, b"2")},
+    )
+    copied = [(at(b"z1"), {name: value}, stamp) for name, (stamp, value) in cells.items()]
+    table.put_timed(copied)
+    table.put([(at(b"z1"), {b"f:a": b"late", b"f:c": b"newer"})], 8)
+
+    assert table.get(at(b"z1")) == {b"f:a": b"1", b"f:c": b"newer", b"g:b": b"2"}
+
+
 def test_an_equal_timestamp_replaces_and_an_older_one_stays_hidden(table, at):
     table.put([(at(), {b"f:a": b"first"})], 1000)
     table.put([(at(), {b"f:a": b"second"})], 1000)
