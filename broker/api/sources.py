@@ -17,7 +17,7 @@ from broker.archive import Archive
 from broker.catalog.registry import Catalogs
 from broker.errors import AlertError
 from broker.ops.accounts import Accounts, accounts_of
-from broker.ops.packets import find_packet
+from broker.ops.packets import find_packets
 from broker.science import Contributions
 from broker.store.alerts import AlertStore
 from broker.store.index import AlertIndex
@@ -151,17 +151,18 @@ class Sources:
             raise not_found(f"object of {survey}", name)
         return found
 
-    def find_object(self, survey: str, name: str) -> list[Alert]:
+    def find_object(self, survey: str, name: str, *, brief: bool = False) -> list[Alert]:
         """Return an object's alerts, oldest first; empty if there is none."""
         self.check_survey(survey)
-        return [alert for alert in self._store.object(survey, name) if alert["isPublic"]]
+        found = self._store.object(survey, name, brief=brief)
+        return [alert for alert in found if alert["isPublic"]]
 
     def find_objects(self, survey: str, names: Sequence[str]) -> dict[str, list[Alert]]:
-        """Return the alerts of many objects by name, as of `find_object`; several at a time."""
+        """Return the alerts of many objects by name; several at a time, without outputs."""
         self.check_survey(survey)
         chosen = list(dict.fromkeys(names))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = pool.map(lambda name: self.find_object(survey, name), chosen)
+            found = pool.map(lambda name: self.find_object(survey, name, brief=True), chosen)
             return dict(zip(chosen, found, strict=True))
 
     def cone(self, ra: float, dec: float, radius_arcsec: float) -> list[Alert]:
@@ -210,15 +211,16 @@ class Sources:
         return found
 
     def _open_packet(self, alert: Alert) -> Packet:
-        raw = find_packet(self.archive, self.topics, alert)
-        if raw is None:
-            raise not_found("packet any more of alert", alert["diaSourceId"])
-        try:
-            adapter = find_adapters()[alert["survey"]]
-            table = adapter.decode_one(raw, Coordinate("", 0, 0))
-        except AlertError as error:
-            raise ApiError(404, f"the packet cannot be read: {error.message}") from error
-        return Packet(raw, table.slice(0, 1).to_pylist()[0])
+        adapter = find_adapters()[alert["survey"]]
+        for raw in find_packets(self.archive, self.topics, alert):
+            try:
+                table = adapter.decode_one(raw, Coordinate("", 0, 0))
+            except AlertError as error:
+                raise ApiError(404, f"the packet cannot be read: {error.message}") from error
+            found = Packet(raw, table.slice(0, 1).to_pylist()[0])
+            if found.canonical["isPublic"]:  # it may have been sent to partners before
+                return found
+        raise not_found("packet any more of alert", alert["diaSourceId"])
 
     # What takes a whole table or many calls: kept for a while.
 

@@ -145,12 +145,14 @@ class AlertStore:
         row = self._alerts.get(found[_KEY]) if found else None
         return self._record(row) if row else None
 
-    def object(self, survey: str, dia_object_id: str) -> list[dict[str, Any]]:
+    def object(self, survey: str, name: str, *, brief: bool = False) -> list[dict[str, Any]]:
         """Return the alerts of one object, oldest first; empty if unknown.
 
-        A solar-system object is asked for as `ss:` and its ssObjectId.
+        A solar-system object is asked for as `ss:` and its ssObjectId. `brief`: the canonical
+        columns and topics only, all else empty.
         """
-        rows = self._alerts.scan(*keys.object_range(survey, dia_object_id))
+        wanted = [_CANONICAL, b"t"] if brief else None
+        rows = self._alerts.scan(*keys.object_range(survey, name), columns=wanted)
         return [self._record(row) for _, row in rows]
 
     def cone(self, ra: float, dec: float, radius_arcsec: float) -> list[dict[str, Any]]:
@@ -299,7 +301,8 @@ class AlertStore:
             if column.startswith(b"m:")
         }
         record["topics"] = sorted(column[2:].decode() for column in row if column[:2] == b"t:")
-        record["provenance"] = self._shared.provenance(row[_PROVENANCE])
+        made_by = row.get(_PROVENANCE)
+        record["provenance"] = self._shared.provenance(made_by) if made_by else {}
         origins = sorted(
             (keys.parse_coordinate(c[2:]), v) for c, v in row.items() if c[:2] == b"o:"
         )

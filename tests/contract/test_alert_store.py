@@ -143,6 +143,16 @@ def test_a_history_has_all_alerts_of_its_object_oldest_first(store, put, survey)
     assert [a["diaSourceId"] for a in store.object(survey, "ab")] == ["9"]
 
 
+def test_a_brief_history_has_the_same_columns_and_topics_and_nothing_else(store, put, survey):
+    outputs = pa.table({"rise@1.0.0:rate": pa.array([0.1], pa.float32())})
+    put([Alert("1", "a")], outputs, [["fast"]])
+
+    (brief,), (whole,) = store.object(survey, "a", brief=True), store.object(survey, "a")
+
+    assert whole["outputs"]
+    assert brief == whole | {"outputs": {}, "provenance": {}, "origins": []}
+
+
 def test_ids_of_63_bits_stay_exact(store, put, survey):
     ids = [str(2**63 - 1), str(2**63 - 2), str(2**53 + 1)]
 
