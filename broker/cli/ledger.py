@@ -29,7 +29,7 @@ def command(ctx: click.Context, night: str | None, audit: bool, as_json: bool) -
     """
     from broker.ops.accounts import accounts_of
 
-    if night is not None and not _is_night(night):
+    if night is not None and not is_night(night):
         raise click.UsageError(f"--night {night!r} is no night: write YYYYMMDD")
     with topics_of(ctx) as topics, tables_of(ctx) as tables:
         accounts = accounts_of(topics, tables, load(ctx).the_run, night=night)
@@ -53,7 +53,8 @@ def command(ctx: click.Context, night: str | None, audit: bool, as_json: bool) -
         sys.exit(_BAD_DATA)
 
 
-def _is_night(text: str) -> bool:
+def is_night(text: str) -> bool:
+    """Return whether a text is a date as nights are named by."""
     try:
         return len(text) == 8 and bool(datetime.strptime(text, "%Y%m%d").replace(tzinfo=UTC))
     except ValueError:

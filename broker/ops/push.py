@@ -61,15 +61,20 @@ class PushSubscription:
             raise ConfigError(f"{self.name}: name a topic, or an object with its survey")
         if self.every_s < LEAST_EVERY_S or self.most < 1:
             raise ConfigError(f"{self.name}: at most one message in {LEAST_EVERY_S:g} s")
-        if self.kind != EMAIL:
-            parse_address(self.address)
-        elif parseaddr(self.address)[1] != self.address or "@" not in self.address:
-            raise ConfigError(f"{self.address!r} is no address of mail")
+        check_address(self.address, is_mail=self.kind == EMAIL)
 
     @property
     def title(self) -> str:
         """What it is about, for a person."""
         return f"topic {self.topic}" if self.topic else f"object {self.object_id} ({self.survey})"
+
+
+def check_address(address: str, *, is_mail: bool) -> None:
+    """Raise ConfigError unless something can be sent to an address, of mail or of a web-hook."""
+    if not is_mail:
+        parse_address(address)
+    elif parseaddr(address)[1] != address or "@" not in address:
+        raise ConfigError(f"{address!r} is no address of mail")
 
 
 class PushBook:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
+from types import MappingProxyType
 from typing import Any
 
 from broker.config import PushConfig
@@ -90,21 +91,48 @@ def sender(config: PushConfig) -> Callable[[Digest], None]:
         if one.kind == EMAIL:
             _mail(config, digest)
             return
-        value = {"text": digest.text} if one.kind == CHAT else digest.as_json()
-        body = json.dumps(value, ensure_ascii=False).encode()
-        fetch(one.address, timeout_s=_TIMEOUT_S, body=body)
+        post(one.address, {"text": digest.text} if one.kind == CHAT else digest.as_json())
 
     return send
 
 
+def post(address: str, value: Any) -> None:
+    """Post JSON to a web-hook; the errors are those of `annotate_http.fetch`."""
+    body = json.dumps(value, ensure_ascii=False).encode()
+    fetch(address, timeout_s=_TIMEOUT_S, body=body)
+
+
 def _mail(config: PushConfig, digest: Digest) -> None:
+    headers = {
+        "List-Unsubscribe": f"<{digest.unsubscribe}>",
+        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+    }
+    mail(config, digest.subscription.address, digest.subject, digest.text, headers)
+
+
+def mail(
+    config: PushConfig,
+    address: str,
+    subject: str,
+    text: str,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Send a mail.
+
+    Raises
+    ------
+    MomentaryError
+        Where another try may help.
+    ServiceError
+        If the server refuses the recipient for good.
+    """
     message = EmailMessage()
-    message["Subject"], message["From"] = digest.subject, config.sender
-    message["To"] = digest.subscription.address
-    message["List-Unsubscribe"] = f"<{digest.unsubscribe}>"
-    message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    message["Subject"], message["From"] = subject, config.sender
+    message["To"] = address
+    for name, value in headers.items():
+        message[name] = value
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(digest.text)
+    message.set_content(text)
     password = ""
     if config.smtp_user:
         from pathlib import Path
