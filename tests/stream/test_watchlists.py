@@ -76,6 +76,16 @@ class Stream:
                 return self.on(watchlist)[key], time.monotonic() - began
         raise AssertionError(f"nothing came to {watchlist} within {WITHIN_S:g} s")
 
+    def until_off(self, store, dec):
+        """Send alerts at a place until one is stored that is on no list."""
+        began = time.monotonic()
+        while time.monotonic() - began < WITHIN_S:
+            key = self.send(dec)
+            self.wait_stored(store, key)
+            if not store.alert("sim", key.decode().partition("|")[2])["topics"]:
+                return
+        raise AssertionError(f"alerts are still on a list after {WITHIN_S:g} s")
+
     def wait_stored(self, store, key, limit_s=240.0):
         """Wait until the stream has stored an alert."""
         began = time.monotonic()
@@ -102,8 +112,8 @@ def test_a_list_begins_changes_and_ends_while_the_stream_runs(
     stream = Stream(config, kafka_topics, tmp_path)
     try:
         before = stream.send(2.0)
-        # The tables are made by the stream itself.
-        while run.table("alert") not in hbase_tables.names():
+        # The tables are made by the stream itself, one after the other.
+        while not {run.table("alert"), run.table("alert_id")} <= set(hbase_tables.names()):
             assert stream.process.poll() is None, stream.errors.read_text()[-3000:]
             time.sleep(0.5)
         stream.wait_stored(store, before)
@@ -130,7 +140,7 @@ def test_a_list_begins_changes_and_ends_while_the_stream_runs(
         assert json.loads(message.header("watchlist"))["entry"] == "other"
 
         keeper.book.remove("stars")
-        time.sleep(5.0)  # a batch in work, and the one-second look
+        stream.until_off(store, -30.0)  # after a batch in work, and the one-second look
         held = len(stream.on("stars"))
         stream.wait_stored(store, stream.send(-30.0))
         stream.wait_stored(store, stream.send(-30.0))
