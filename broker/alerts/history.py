@@ -110,8 +110,10 @@ class Histories:
     column : pa.ListArray, shape (n_alerts,)
         Of type `HISTORY`.
     first_mjd : NDArray[np.float64], shape (n_alerts,)
-        Time of the first detection, NaN if there is none. [d]
+        Time of the first detection, NaN if there is none; of a public alert, of the public ones.
+        [d]
     n_detections : NDArray[np.int64], shape (n_alerts,)
+        Likewise.
     """
 
     column: pa.ListArray
@@ -200,7 +202,11 @@ def _histories(epochs: Epochs, n_alerts: int) -> Histories:
         pa.array(epochs.kind),
     ]
     values = pa.StructArray.from_arrays(fields, fields=list(HISTORY.value_type))
-    detections = np.flatnonzero(epochs.kind == DETECTION)
+    # What is said of a public alert's past tells of nothing that is not public.
+    is_public = np.zeros(n_alerts, np.bool_)
+    is_public[epochs.alert[epochs.own]] = epochs.is_public[epochs.own]
+    told = epochs.is_public | ~is_public[epochs.alert]
+    detections = np.flatnonzero((epochs.kind == DETECTION) & told)
     alerts, first = np.unique(epochs.alert[detections], return_index=True)
     first_mjd = np.full(n_alerts, np.nan)
     first_mjd[alerts] = epochs.mjd[detections[first]]

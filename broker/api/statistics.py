@@ -32,7 +32,7 @@ LastNight = Annotated[str | None, Query(description="YYYYMMDD: until this night.
 
 
 def nights_between(sources: Sources, first: str | None, last: str | None) -> list[str]:
-    """Return the nights that have alerts between two, at most the newest 400, oldest first."""
+    """Return the nights with public alerts between two, of the newest 400, oldest first."""
     sources.check_index()
     low, high = (parse_night(text) if text else None for text in (first, last))
     nights = [
@@ -40,7 +40,7 @@ def nights_between(sources: Sources, first: str | None, last: str | None) -> lis
         for night in sources.nights()
         if (low is None or night >= low) and (high is None or night <= high)
     ]
-    return nights[-_MOST_NIGHTS:]
+    return [night for night in nights[-_MOST_NIGHTS:] if sources.counts(night)["alerts"]["all"]]
 
 
 @router.get("/nights")

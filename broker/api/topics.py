@@ -37,7 +37,7 @@ SchemaId = Annotated[int, Path(description="Id of a schema.", examples=[EXAMPLE_
 def topic_rows(sources: Sources) -> list[Row]:
     """Return the filters' topics: what they choose, and how much of it there is."""
     counts, passed = sources.topic_counts(), _passed(sources)
-    stored = passed.get("stored", 0)
+    stored = passed.get("stored", 0) - passed.get("notPublic", 0)
     quarantined = {f"{s.name}@{s.version}" for s in sources.module_status() if s.quarantined}
     quarantined_names = {label.partition("@")[0] for label in quarantined}
     rows = []
@@ -71,7 +71,7 @@ def _passed(sources: Sources) -> Counter[str]:
 
 @router.get("/topics")
 def list_topics(sources: SourcesOf, shape: ShapeOf) -> Response:
-    """Return the topics: what each chooses, the part of all alerts it got, messages it holds."""
+    """Return the topics: what each chooses, its part of the public alerts, messages it holds."""
     return shape.answer(topic_rows(sources), name="topics")
 
 
@@ -146,7 +146,7 @@ def _row(sources: Sources, message: Message) -> Row | None:
         record = decode(sources.schema(schema_id), body)
     except (AlertError, ApiError):
         return None
-    if not record.get("isPublic", True):
+    if not record.get("isPublic", False):
         return None
     row: Row = {}
     for name, value in record.items():

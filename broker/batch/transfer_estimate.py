@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from broker.archive import Archive
@@ -63,13 +64,14 @@ def estimate(plan: Plan, nights: Nights, archive: Archive) -> Estimate:
     """Return how many alerts are asked for and how large they are, about."""
     files = [pq.ParquetFile(file) for file in nights.files]
     groups = [(f, g) for f in files for g in range(f.metadata.num_row_groups)]
-    rows = sum(f.metadata.num_rows for f in files)
+    public = [_public_rows(file, group) for file, group in groups]
+    rows = sum(public)
     picks = np.unique(np.linspace(0, len(groups) - 1, min(SAMPLE_GROUPS, len(groups))).astype(int))
     tables, sampled, chosen, fractions = [], 0, 0, []
     for pick in picks.tolist():
         file, group = groups[pick]
         found = plan.read(file, group)
-        number = file.metadata.row_group(group).num_rows
+        number = public[pick]
         sampled += number
         fractions.append(found.num_rows / max(number, 1))
         chosen += found.num_rows
@@ -81,7 +83,21 @@ def estimate(plan: Plan, nights: Nights, archive: Archive) -> Estimate:
     is_exact = len(picks) == len(groups)
     error = 0.0 if is_exact else _error(chosen, sampled, rows, fractions)
     per_row = _bytes_per_row(plan, tables)
-    return Estimate(len(files), rows, sampled, alerts, error, alerts * per_row, is_exact)
+    seen = len({id(file) for (file, _), number in zip(groups, public, strict=True) if number})
+    return Estimate(seen, rows, sampled, alerts, error, alerts * per_row, is_exact)
+
+
+def _public_rows(file: pq.ParquetFile, group: int) -> int:
+    """Return how many alerts of a row group everyone may see: of others not even the number."""
+    about = file.metadata.row_group(group)
+    for number in range(about.num_columns):
+        column = about.column(number)
+        if column.path_in_schema == "isPublic" and column.is_stats_set:
+            said = column.statistics
+            if said.has_min_max and said.min is True and not said.null_count:
+                return int(about.num_rows)
+    table = file.read_row_group(group, columns=["isPublic"])
+    return int(pc.sum(table["isPublic"]).as_py() or 0)
 
 
 def _error(chosen: int, sampled: int, rows: int, fractions: list[float]) -> float:

@@ -51,7 +51,9 @@ def _open(archive: Archive, survey: str, origins: Sequence[dict[str, Any]]) -> A
         packet = archive.get(at)
         if packet is not None:
             try:
-                return find_adapters()[survey].decode_one(packet, at).slice(0, 1).to_pylist()[0]
+                row = find_adapters()[survey].decode_one(packet, at).slice(0, 1).to_pylist()[0]
             except AlertError:
                 continue
+            if row["isPublic"]:  # it may have been sent to partners before
+                return row
     return None

@@ -1,5 +1,6 @@
 """An alert's packet, from wherever it is kept."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,20 @@ def find_packet(archive: Archive, topics: Topics, alert: dict[str, Any]) -> byte
     bytes or None
         The packet as it came in; None if it is in neither place.
     """
+    return next(find_packets(archive, topics, alert), None)
+
+
+def find_packets(archive: Archive, topics: Topics, alert: dict[str, Any]) -> Iterator[bytes]:
+    """Yield all packets of an alert that are kept, as of `find_packet`: it may have come twice."""
     for origin in alert["origins"]:
         coordinate = Coordinate(origin["topic"], origin["partition"], origin["offset"])
         packet = archive.get(coordinate)
         if packet is not None:
-            return packet
+            yield packet
+            continue
         message = topics.get(coordinate)
         if message is not None and message.value is not None:
-            return message.value
-    return None
+            yield message.value
 
 
 def cutouts_of(survey: str, packet: bytes) -> dict[str, NDArray[np.float32]]:

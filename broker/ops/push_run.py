@@ -72,7 +72,7 @@ class TopicSource:
                 continue
             self._keys.add(message.key)
             record = self._read(message)
-            if record.get("isPublic", True):
+            if record.get("isPublic", False):
                 found.append(record)
         return found
 
