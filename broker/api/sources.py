@@ -1,11 +1,13 @@
 """Where answers come from, and the rule that stands above all: what is not public is not there."""
 
+import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from broker.alerts.adapters import find_adapters
@@ -15,9 +17,10 @@ from broker.api.rows import object_name
 from broker.api.shelf import Shelf
 from broker.archive import Archive
 from broker.catalog.registry import Catalogs
-from broker.errors import AlertError
+from broker.errors import AlertError, ConfigError
 from broker.ops.accounts import Accounts, accounts_of
 from broker.ops.packets import find_packets
+from broker.ops.topic_notes import Deprecation, deprecation
 from broker.science import Contributions
 from broker.store.alerts import AlertStore
 from broker.store.index import AlertIndex
@@ -33,6 +36,8 @@ from broker.watchlists import WatchBook, Watchlist
 
 Alert = dict[str, Any]
 T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
 
 COUNTS_S, TOPICS_S, LEDGER_S, SCHEMAS_S = 60.0, 5.0, 60.0, 60.0
 OLD_COUNTS_S = 3600.0
@@ -114,6 +119,8 @@ class Sources:
         self.run, self.tables, self.topics = run, tables, topics
         self.archive, self.catalogs, self.contributions = archive, catalogs, contributions
         self.watchlists: WatchBook | None = None
+        self.deprecations: Path | None = None
+        """Folder with announced ends of topics, if there is one."""
         self.surveys = tuple(sorted(find_adapters()))
         self._store = self.store = AlertStore(tables, run)
         self.index = AlertIndex(tables, run)
@@ -302,6 +309,14 @@ class Sources:
         if self.watchlists is None or not topic.startswith(prefix):
             return None
         return self.watchlists.find(topic.removeprefix(prefix))
+
+    def end_of(self, topic: str) -> Deprecation | None:
+        """Return the announced end of a topic; None if there is none that can be read."""
+        try:
+            return deprecation(self.deprecations, topic) if self.deprecations else None
+        except ConfigError as error:  # a file that was edited by hand must not hide all topics
+            _LOG.warning("%s", error.message)
+            return None
 
     def _forget(self, name: str) -> None:
         with self._lock:

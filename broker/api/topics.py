@@ -43,6 +43,7 @@ def topic_rows(sources: Sources) -> list[Row]:
     rows = []
     for chosen in sources.contributions.filters:
         slim, full = (sources.run.public_topic(chosen.topic, v) for v in ("slim", "full"))
+        end = sources.end_of(chosen.topic)
         rows.append(
             {
                 "topic": chosen.topic,
@@ -52,6 +53,9 @@ def topic_rows(sources: Sources) -> list[Row]:
                 "maxPassFraction": chosen.max_pass_fraction,
                 "passFraction": passed.get(f"topic:{chosen.topic}", 0) / stored if stored else None,
                 "status": "quarantined" if chosen.topic in quarantined_names else "ok",
+                "deprecated": end.sentence if end else None,
+                "ends": end.ends if end else None,
+                "instead": (end.instead or None) if end else None,
                 "slimTopic": slim,
                 "slimMessages": counts.get(slim, 0),
                 "fullTopic": full,
@@ -71,7 +75,10 @@ def _passed(sources: Sources) -> Counter[str]:
 
 @router.get("/topics")
 def list_topics(sources: SourcesOf, shape: ShapeOf) -> Response:
-    """Return the topics: what each chooses, its part of the public alerts, messages it holds."""
+    """Return the topics: what each chooses, its part of the public alerts, messages it holds.
+
+    `deprecated` says why a topic ends, `ends` its last day (UTC), `instead` which one to use.
+    """
     return shape.answer(topic_rows(sources), name="topics")
 
 

@@ -64,6 +64,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
             catalogs=Catalogs(config.catalog_path),
             contributions=installed(config),
         )
+        sources.deprecations = config.home / "deprecations"
         _check_run(config.the_run, tables.names())
         app = make_app(
             sources, requests_per_s=config.serve.requests_per_s, burst=config.serve.burst

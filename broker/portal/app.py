@@ -83,9 +83,10 @@ def add_portal(app: FastAPI) -> None:
         shared, request, status, text, allowed
     )
     app.mount("/static", StaticFiles(directory=_FOLDER / "static"), name="static")
-    parts = (pages, search_pages, object_page, periods, schema_pages, statistics)
+    parts = (pages, search_pages, object_page, schema_pages, statistics)
     for router in (part.router for part in parts):
         app.include_router(router, include_in_schema=False)
+    app.include_router(periods.router)
     if shared.has_watchlists:
         app.include_router(watchlists.router, include_in_schema=False)
 

@@ -12,10 +12,10 @@ from broker.api.errors import ApiError
 from broker.api.formats import json_response
 from broker.api.objects import history_rows
 from broker.api.own_objects import whole_object
-from broker.api.questions import SourcesOf
+from broker.api.questions import ObjectName, SourcesOf, SurveyName
 from broker.portal.brightness import flux_rows
 
-router = APIRouter(prefix=PREFIX)
+router = APIRouter(prefix=PREFIX, tags=["objects and alerts"])
 
 _LEAST_EPOCHS = 8
 _SHORTEST_D = 0.05
@@ -27,10 +27,19 @@ _PEAKS = 5
 F64 = NDArray[np.float64]
 
 
-@router.get("/objects/{survey}/{name}/periodogram")
-def read_periodogram(sources: SourcesOf, survey: str, name: str) -> Response:
-    """Return the periodogram of an object: its curve, and the highest peaks."""
-    rows = history_rows(sources, whole_object(sources, survey, name).alerts)
+@router.get("/objects/{survey}/{objectId}/periodogram")
+def read_periodogram(
+    sources: SourcesOf,
+    survey: SurveyName,
+    objectId: ObjectName,  # noqa: N803  # parameters have wire names
+) -> Response:
+    """Return the Lomb-Scargle periodogram of an object: its curve, and the highest peaks.
+
+    `frequency` [1/d] and `power` of all bands together; `peaks` with `period` [d], `power` and
+    `falseAlarm`, the chance that noise without a memory is as high. 422 if there are fewer than
+    eight epochs.
+    """
+    rows = history_rows(sources, whole_object(sources, survey, objectId).alerts)
     return json_response(periodogram(rows))
 
 

@@ -186,6 +186,29 @@ def test_a_band_that_is_switched_off_is_not_drawn(browser, site):
     assert browser.run("document.querySelectorAll('.point.b-r').length") > 0
 
 
+@pytest.mark.parametrize("kind", ["forced", "upper-limit"])
+def test_forced_photometry_and_limits_are_switched_off_and_on(browser, site, kind):
+    query = "fetch('/api/v1/objects?survey=ztf').then((a) => a.json()).then((a) => a.data)"
+    browser.open(site)
+    for name in [row["objectId"] for row in browser.run(query)]:
+        browser.open(f"{site}/objects/ztf/{name}")
+        epochs = browser.run(
+            "JSON.parse(document.getElementById('light-curve-data').textContent).epochs"
+        )
+        of_kind = sum(epoch["kind"] == kind for epoch in epochs)
+        if of_kind:
+            break
+    count = "document.querySelectorAll('#light-curve .point').length"
+    assert browser.run(count) == len(epochs) > of_kind > 0
+
+    browser.click(f".legend input[data-of={kind}]")
+
+    assert browser.run(count) == len(epochs) - of_kind
+    browser.click(f".legend input[data-of={kind}]")
+    assert browser.run(count) == len(epochs)
+    assert not browser.problems
+
+
 def test_the_download_is_the_history_that_is_drawn(browser, site):
     browser.open(f"{site}/objects/ztf/{EXAMPLE_OBJECT}")
 

@@ -11,7 +11,7 @@
   const LEFT = 66, RIGHT = 14, TOP = 14, BOTTOM = 46;
   let WIDTH = 700, HEIGHT = 380; // as wide as there is room: a unit is a pixel of the page
   const BANDS = ["u", "g", "r", "i", "z", "y"];
-  const hidden = new Set();
+  const hidden = new Set(); // bands and kinds that are switched off
   let shown = data.shown;
   let range = null; // of time, chosen by a drag
 
@@ -113,7 +113,7 @@
   function draw() {
     WIDTH = Math.max(280, Math.round(holder.clientWidth));
     HEIGHT = Math.round(Math.min(420, Math.max(260, 0.6 * WIDTH)));
-    const chosen = data.epochs.filter((e) => !hidden.has(e.band ?? "?")
+    const chosen = data.epochs.filter((e) => !hidden.has(e.band ?? "?") && !hidden.has(e.kind)
       && (range === null || (e.midpointMjdTai >= range[0] && e.midpointMjdTai <= range[1])));
     const period = Number(fold.value) > 0 ? Number(fold.value) : null;
     const start = Math.min(...data.epochs.map((e) => e.midpointMjdTai));
@@ -191,33 +191,41 @@
     svg.addEventListener("pointerleave", () => { start = null; box?.remove(); box = null; });
   }
 
+  function offSwitch(what, text, look) {
+    const label = document.createElement("label");
+    const box = document.createElement("input");
+    box.type = "checkbox";
+    box.checked = true;
+    box.dataset.of = what;
+    box.addEventListener("change", () => {
+      if (box.checked) { hidden.delete(what); } else { hidden.add(what); }
+      draw();
+    });
+    const name = document.createElement("span");
+    name.className = look;
+    name.textContent = text;
+    label.append(box, name);
+    return label;
+  }
+
   function legend() {
     const list = document.createElement("div");
     list.className = "legend";
     const present = [...new Set(data.epochs.map((e) => e.band ?? "?"))];
     for (const band of [...BANDS, "?"].filter((b) => present.includes(b))) {
-      const label = document.createElement("label");
-      const box = document.createElement("input");
-      box.type = "checkbox";
-      box.checked = true;
-      box.addEventListener("change", () => {
-        if (box.checked) { hidden.delete(band); } else { hidden.add(band); }
-        draw();
-      });
-      const name = document.createElement("span");
-      name.className = `band band-${band}`;
-      name.textContent = band;
-      label.append(box, name);
-      list.append(label);
+      list.append(offSwitch(band, band, `band band-${band}`));
     }
     const kinds = new Set(data.epochs.map((e) => e.kind));
-    const notes = [];
-    if (kinds.has("forced")) { notes.push("□ forced"); }
-    notes.push("▽ upper limit, 5σ");
-    const note = document.createElement("span");
-    note.className = "dim";
-    note.textContent = notes.join("   ");
-    list.append(note);
+    const limits = "▽ upper limit, 5σ";
+    if (kinds.has("forced")) { list.append(offSwitch("forced", "□ forced", "dim")); }
+    if (kinds.has("upper-limit")) {
+      list.append(offSwitch("upper-limit", limits, "dim"));
+    } else { // a magnitude below three sigma is drawn as one, too
+      const note = document.createElement("span");
+      note.className = "dim";
+      note.textContent = limits;
+      list.append(note);
+    }
     holder.append(list);
   }
 

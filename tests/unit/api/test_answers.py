@@ -20,6 +20,8 @@ from broker.api.questions import EXAMPLE_ALERT, EXAMPLE_SCHEMA, EXAMPLE_TOPIC
 from broker.errors import ServiceError
 from broker.imaging.cutout import decode_cutout, encode_cutout
 from broker.imaging.wcs import Wcs
+from broker.ops.topic_notes import Deprecation, announce
+from broker.portal import add_portal
 
 V1 = "/api/v1"
 CUTOUTS = f"{V1}/alerts/ztf/{EXAMPLE_ALERT}/cutouts"
@@ -85,6 +87,27 @@ def test_topics_tell_what_they_hold_and_which_part_of_all_they_got(client):
     assert rows[EXAMPLE_TOPIC]["passFraction"] == pytest.approx(0.2)
     assert rows["random-sample"]["passFraction"] == 0.0
     assert all(row["title"] for row in rows.values())
+
+
+def test_a_topic_that_ends_says_so_as_data_and_on_its_pages(broker, tmp_path):
+    end = Deprecation(EXAMPLE_TOPIC, "2027-01-31", "It is too wide.", "kilonova-candidate")
+    announce(tmp_path, end)
+    app = make_app(broker.sources, requests_per_s=1e6, burst=1_000_000)
+    add_portal(app)
+    client = TestClient(app)
+    broker.sources.deprecations = tmp_path
+    try:
+        rows = {row["topic"]: row for row in client.get(f"{V1}/topics").json()["data"]}
+        assert rows[EXAMPLE_TOPIC]["deprecated"] == end.sentence
+        assert rows[EXAMPLE_TOPIC]["ends"] == "2027-01-31"
+        assert rows[EXAMPLE_TOPIC]["instead"] == "kilonova-candidate"
+        assert rows["kilonova-candidate"]["deprecated"] is None
+        for page in ("/topics", f"/topics/{EXAMPLE_TOPIC}"):
+            assert end.sentence in client.get(page).text
+        (tmp_path / f"{EXAMPLE_TOPIC}.toml").write_text("ends = [")  # by hand, and wrong
+        assert client.get(f"{V1}/topics").json()["data"][0]["deprecated"] is None
+    finally:
+        broker.sources.deprecations = None
 
 
 def test_a_topics_alerts_come_newest_first_without_those_that_are_not_public(client, words):
@@ -155,7 +178,7 @@ def test_modules_and_catalogues_say_how_they_are(client):
 
 
 def test_a_store_that_does_not_answer_is_503_and_no_secret_is_told(client, broker, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise ServiceError("HBase at secret-host:9090 does not answer")
 
     monkeypatch.setattr(broker.sources._store, "object", fail)
