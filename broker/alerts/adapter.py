@@ -88,6 +88,8 @@ class Adapter:
         which it is not true keep their bytes, and `decode_one` says what is wrong.
     project : callable
         From a decoded `pa.StructArray` of that type to a `Projection`.
+    identify : callable
+        From a version and its schema to the key in `schemas`, for a version that is new.
     """
 
     survey: str
@@ -96,6 +98,7 @@ class Adapter:
     struct: pa.StructType
     valid_sql: str
     project: Callable[[pa.StructArray], Projection]
+    identify: Callable[[str, Schema], int] = lambda _, schema: avro.schema_id(schema)
 
     @functools.cached_property
     def reader_schemas(self) -> dict[int, Schema]:

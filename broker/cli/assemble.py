@@ -19,16 +19,20 @@ _ALERTS = "alert"
 
 
 def make_topics(config: Config) -> Topics:
-    """Return the topics on Kafka."""
+    """Return the topics on Kafka; packets of schemas that were added can be read from now on."""
+    from broker.alerts.adapters import look_for_schemas
     from broker.topics.kafka import KafkaTopics
 
+    look_for_schemas(config.home)
     return KafkaTopics(config.kafka.bootstrap)
 
 
 def make_tables(config: Config, *, connections: int = 1) -> Tables:
     """Return the tables in HBase; so many calls may be on their way at once."""
+    from broker.alerts.adapters import look_for_schemas
     from broker.store.hbase import HBaseTables
 
+    look_for_schemas(config.home)
     return HBaseTables(
         config.hbase.host,
         config.hbase.thrift_port,

@@ -2,7 +2,7 @@
 
 import atexit
 
-from broker.alerts.adapters import find_adapters
+from broker.alerts.adapters import find_adapters, look_for_schemas
 from broker.alerts.outgoing import packet_format
 from broker.catalog.registry import Catalogs, provided_matches
 from broker.config import Config
@@ -28,6 +28,7 @@ def enricher_for(config: Config) -> Enricher:
         _enrichers[config] = make_enricher(config)
         atexit.register(_enrichers[config].close)
         keep_what_is_loaded()
+    _enrichers[config].adapters = find_adapters()  # new schemas come between two batches
     return _enrichers[config]
 
 
@@ -61,6 +62,7 @@ def make_enricher(config: Config, names: tuple[str, ...] = ()) -> Enricher:
         If contributions or catalogues cannot be used.
     """
     run = config.the_run
+    look_for_schemas(config.home)
     tables = HBaseTables(
         config.hbase.host, config.hbase.thrift_port, timeout_s=config.hbase.timeout_s
     )

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
+from broker.alerts.adapters import look_for_schemas
 from broker.config import Config
 from broker.errors import ConfigError, ServiceError
 from broker.local.split import presplit
@@ -29,6 +30,7 @@ from broker.streaming.checkpoint import (
 )
 from broker.streaming.reason import reason_of
 from broker.topics.kafka import KafkaTopics
+from broker.topics.kafka_access import java_options
 from broker.topics.topic import Topics, TopicSettings
 
 QUERIES = ("images", "alerts", "archive", "notices")
@@ -110,7 +112,7 @@ def read_topics(
     """
     return (
         spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", config.kafka.bootstrap)
+        .options(**java_options(config.kafka.bootstrap))
         .option("subscribe", ",".join(names))
         .option("startingOffsets", "earliest")
         .option("failOnDataLoss", "true")
@@ -153,6 +155,7 @@ def start_query(
             raise StoppingError(f"batch {batch_id} of {name} waits for the next start")
         each_batch(batch, batch_id)
 
+    look_for_schemas(config.home)
     seconds = config.stream.trigger_s if trigger_s is None else trigger_s
     query: StreamingQuery = (
         frame.writeStream.queryName(f"{config.run}-{name}")

@@ -151,4 +151,5 @@ ADAPTER = Adapter(
     struct=STRUCT,
     valid_sql=valid_sql("lsst"),
     project=project,
+    identify=_schema_id,
 )

@@ -283,4 +283,5 @@ ADAPTER = Adapter(
     struct=STRUCT,
     valid_sql=VALID_SQL,
     project=project,
+    identify=_header_bytes,
 )
