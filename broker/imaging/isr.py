@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from broker.errors import AlertError, ConfigError
 from broker.imaging.kernels import F32, Bools, compiled, select
-from broker.imaging.mask import MaskArray, empty_mask
+from broker.imaging.mask import MaskArray
 
 LEAST_FLAT = 0.2
 """A pixel less sensitive than this, against the mean, is a defect."""
@@ -228,7 +228,7 @@ def remove_signature(
     _check(planes, layout, chosen)
     pixels = np.empty(layout.shape, np.float32)
     variance = np.empty(layout.shape, np.float32)
-    mask = empty_mask(layout.shape)
+    mask = np.empty(layout.shape, np.uint16)  # the amplifiers cover it
     none = np.zeros((1, 1), np.float32)
     bias, dark, flat = (none if m is None else m for m in (chosen.bias, chosen.dark, chosen.flat))
     no_defects = np.zeros((1, 1), np.bool_)
@@ -346,54 +346,34 @@ def _correct(
     variance: F32,
     mask: Any,
 ) -> None:
-    # Row by row, each step a loop of its own that the compiler can vectorise.
-    one = np.float32(1.0)
+    # Row by row: counts above the bias, made linear, then all the rest in one loop.
+    one, zero = np.float32(1.0), np.float32(0.0)
+    charge, none, even = np.empty(n, np.float32), np.zeros(n, np.float32), np.ones(n, np.float32)
     for j in range(raw.shape[0]):
-        counts = raw[j, left : left + n]
-        out, noise = pixels[y0 + j, x0 : x0 + n], variance[y0 + j, x0 : x0 + n]
-        bits = mask[y0 + j, x0 : x0 + n]
+        y, end = y0 + j, x0 + n
+        counts, height = raw[j, left : left + n], level[j]
+        out, noise, bits = pixels[y, x0:end], variance[y, x0:end], mask[y, x0:end]
+        offset = bias[y, x0:end] if bias.size > 1 else none
+        current = dark[y, x0:end] if dark.size > 1 else none
+        response = flat[y, x0:end] if flat.size > 1 else even
         for i in range(n):
-            out[i] = np.float32(counts[i]) - level[j]
-        any_bad = False
-        for i in range(n):
-            bit = np.uint16(2) if out[i] >= saturation else np.uint16(0)
-            is_dead = counts[i] == 0
-            bits[i] = bit | np.uint16(1) if is_dead else bit
-            any_bad |= is_dead
-        if bias.size > 1:
-            row = bias[y0 + j, x0 : x0 + n]
-            for i in range(n):
-                out[i] -= row[i]
+            charge[i] = np.float32(counts[i]) - height - offset[i]
         if linearity.size > 0:
             for i in range(n):
-                value = out[i]
-                factor = np.float32(0.0)
+                factor = zero
                 for k in range(linearity.size):
-                    factor = (factor + linearity[k]) * value
-                out[i] = value + factor * value
+                    factor = (factor + linearity[k]) * charge[i]
+                charge[i] += factor * charge[i]
         for i in range(n):
-            out[i] *= gain
-        for i in range(n):
-            noise[i] = max(out[i], np.float32(0.0)) + read_variance
-        if dark.size > 1:
-            row = dark[y0 + j, x0 : x0 + n]
-            for i in range(n):
-                out[i] -= row[i] * exposure_s
-        if flat.size > 1:
-            row = flat[y0 + j, x0 : x0 + n]
-            for i in range(n):
-                inverse = one / max(row[i], np.float32(0.01))
-                out[i] *= inverse
-                noise[i] *= inverse * inverse
-            for i in range(n):
-                is_weak = row[i] < np.float32(LEAST_FLAT)
-                bits[i] |= np.uint16(1) if is_weak else np.uint16(0)
-                any_bad |= is_weak
+            electrons = charge[i] * gain
+            inverse = one / max(response[i], np.float32(0.01))
+            noise[i] = (max(electrons, zero) + read_variance) * (inverse * inverse)
+            is_full = np.float32(counts[i]) - height >= saturation
+            is_bad = (counts[i] == 0) | (response[i] < np.float32(LEAST_FLAT))
+            bits[i] = (np.uint16(2) if is_full else np.uint16(0)) | np.uint16(is_bad)
+            out[i] = zero if is_bad else (electrons - current[i] * exposure_s) * inverse
         if defects.size > 1:
-            wrong = defects[y0 + j, x0 : x0 + n]
+            wrong = defects[y, x0:end]
             for i in range(n):
-                bits[i] |= np.uint16(1) if wrong[i] else np.uint16(0)
-                any_bad |= wrong[i]
-        if any_bad:
-            for i in range(n):
-                out[i] = np.float32(0.0) if bits[i] & np.uint16(1) else out[i]
+                bits[i] |= np.uint16(wrong[i])
+                out[i] = zero if wrong[i] else out[i]

@@ -7,15 +7,16 @@ because it adds two noises.
 """
 
 import functools
-import zlib
 from typing import Any
 
 import numpy as np
 import zstandard
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from broker.avro import Schema, decode, encode, frame, read_schema, schema_id, unframe
 from broker.errors import AlertError, ConfigError
+from broker.imaging.byte_planes import join_bytes, split_bytes
 from broker.imaging.image import (
     MAX_DETECTOR,
     MAX_PIXELS,
@@ -68,7 +69,7 @@ def encode_image(exposure: RawExposure) -> bytes:
         "checksum": bytes(_CHECKSUM_BYTES),
     }
     message = frame(schema_id(schema), encode(schema, record))[:-_CHECKSUM_BYTES]
-    return message + zlib.crc32(message).to_bytes(_CHECKSUM_BYTES, "big")
+    return message + isal_zlib.crc32(message).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 def decode_raw(message: bytes) -> RawExposure:
@@ -87,7 +88,7 @@ def decode_raw(message: bytes) -> RawExposure:
             schemaId=identifier,
         )
     said = int.from_bytes(message[-_CHECKSUM_BYTES:], "big")
-    found = zlib.crc32(memoryview(message)[:-_CHECKSUM_BYTES])
+    found = isal_zlib.crc32(memoryview(message)[:-_CHECKSUM_BYTES])
     if said != found:
         raise AlertError(
             f"the message of {len(message)} bytes is truncated or damaged: its checksum is "
@@ -316,9 +317,8 @@ def _pack(pixels: NDArray[np.uint16]) -> tuple[int, bytes]:
     """Return the offset and the packed bytes of pixels, shape (ny, nx)."""
     middle = int(np.median(pixels[::8, ::8])) if pixels.size else 0
     offset = max(middle - 128, 0)
-    moved = (pixels - np.uint16(offset)).astype("<u2", copy=False)
-    planes = np.ascontiguousarray(moved).view(np.uint8).reshape(-1, 2).T
-    return offset, zstandard.ZstdCompressor(level=1).compress(np.ascontiguousarray(planes).data)
+    planes = split_bytes(np.ascontiguousarray(pixels, np.uint16), np.uint16(offset))
+    return offset, zstandard.ZstdCompressor(level=1).compress(planes.data)
 
 
 def _unpack(record: dict[str, Any], packed: bytes, offset: int) -> NDArray[np.uint16]:
@@ -333,5 +333,4 @@ def _unpack(record: dict[str, Any], packed: bytes, offset: int) -> NDArray[np.ui
     except zstandard.ZstdError as error:
         raise AlertError(f"the pixels cannot be unpacked: {error}") from error
     low_high = np.frombuffer(planes, dtype=np.uint8).reshape(2, ny * nx)
-    moved = np.ascontiguousarray(low_high.T).view("<u2").reshape(ny, nx)
-    return np.asarray(moved + np.uint16(offset & 0xFFFF), dtype=np.uint16)
+    return join_bytes(low_high[0], low_high[1], np.uint16(offset & 0xFFFF)).reshape(ny, nx)

@@ -51,12 +51,14 @@ def reduce_exposure(exposure: RawExposure, masters: Masters | None = None) -> Im
     ]
     gain, read_noise, full = means(layout)
     pixels, mask = _joined(parts, read_noise)
+    variance = parts[0].variance  # each pixel's own, which is not what is wanted: only its memory
     set_edge(mask, EDGE_PX)
     total_noise = read_noise * float(np.sqrt(n))
     sky = max(float(np.median(pixels[::4, ::4])), 0.0)
+    variance.fill(sky + total_noise**2)
     return Image(
         pixels=pixels,
-        variance=np.full(layout.shape, sky + total_noise**2, dtype=np.float32),
+        variance=variance,
         mask=mask,
         wcs=exposure.wcs,
         psf=exposure.psf,
@@ -83,7 +85,7 @@ def means(layout: Layout) -> tuple[float, float, float]:
 
 def _joined(parts: Sequence[Reduced], read_noise: float) -> tuple[F32, MaskArray]:
     """Return the sum of the snaps and its mask."""
-    mask = parts[0].mask.copy()
+    mask = parts[0].mask
     for part in parts[1:]:
         mask |= part.mask
     full = is_set(mask, MaskPlane.SATURATED)

@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 from broker.detection.differencing.difference import Difference
 from broker.detection.forced import forced_flux, half_width
 from broker.errors import ServiceError
+from broker.imaging.halves import as_halves
 from broker.imaging.kernels import F64, Bools
 from broker.imaging.wcs import Wcs
 from broker.types import Coordinate
-
-_LARGEST = 65_000.0
-"""About the largest 16-bit float."""
 
 _POISSON = 4.0 / 3.0
 """Sum of p³ over the square of the sum of p² for a Gaussian p: how much of a source's own counts
@@ -65,16 +63,15 @@ class DifferenceFiles:
             science.flux_per_count,
             science.gain / difference.poisson_share,
         )
-        pixels = np.clip(difference.pixels / np.float32(noise), -_LARGEST, _LARGEST)
-        pixels[difference.unusable] = np.nan
-        variance = np.minimum(difference.variance / np.float32(noise**2), _LARGEST)
+        pixels = as_halves(difference.pixels, scale=1.0 / noise, unknown=difference.unusable)
+        variance = as_halves(difference.variance, scale=1.0 / noise**2)
         self._path.mkdir(parents=True, exist_ok=True)
         file = self._file(coordinate)
         draft = file.with_name(f".{file.name}.{os.getpid()}")
         with draft.open("wb") as out:
             out.write(json.dumps(asdict(header)).encode() + b"\n")
-            out.write(pixels.astype(np.float16))
-            out.write(variance.astype(np.float16))
+            out.write(pixels.data)
+            out.write(variance.data)
         draft.replace(file)
 
     def measure(self, coordinate: Coordinate, ra: F64, dec: F64) -> tuple[F64, F64]:
