@@ -1,4 +1,4 @@
-"""The compiled loops of searches with one radius, on the sky and in space."""
+"""The compiled loops of searches with one radius on the sky, and Morton's curve."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,46 +122,6 @@ def _longer(values: _Ints) -> _Ints:
 
 
 @compiled
-def space_pairs(
-    starts: _Ints, ends: _Ints, xyz: _Floats, at_xyz: _Floats, radius: _Floats
-) -> tuple[_Ints, _Ints, _Floats]:
-    """Return the pairs of a place and a row of its cells within a radius, and their distances.
-
-    Parameters
-    ----------
-    starts, ends : NDArray[np.int64], shape (n_places, n_cells)
-        Runs of rows.
-    xyz : NDArray[np.float64], shape (n_rows, 3)
-        Rows.
-    at_xyz : NDArray[np.float64], shape (n_places, 3)
-        Places.
-    radius : NDArray[np.float64], shape (n_places,)
-        In the unit of the places.
-    """
-    n_places, n_cells = starts.shape
-    place = np.empty(n_places + 16, dtype=np.int64)
-    row = np.empty(n_places + 16, dtype=np.int64)
-    separation = np.empty(n_places + 16)
-    k = 0
-    for i in range(n_places):
-        x, y, z = at_xyz[i, 0], at_xyz[i, 1], at_xyz[i, 2]
-        for j in range(n_cells):
-            for r in range(starts[i, j], ends[i, j]):
-                dx, dy, dz = xyz[r, 0] - x, xyz[r, 1] - y, xyz[r, 2] - z
-                away = np.sqrt(dx * dx + dy * dy + dz * dz)
-                if away > radius[i]:
-                    continue
-                if k == place.size:
-                    place, row = _longer(place), _longer(row)
-                    more = np.empty(2 * separation.size)
-                    more[: separation.size] = separation
-                    separation = more
-                place[k], row[k], separation[k] = i, r, away
-                k += 1
-    return place[:k], row[:k], separation[:k]
-
-
-@compiled
 def interleaved(cells: _Ints, bits: int) -> NDArray[np.uint64]:
     """Return the place of cells of a cube along Morton's curve.
 
@@ -181,73 +141,3 @@ def interleaved(cells: _Ints, bits: int) -> NDArray[np.uint64]:
                 code |= one << np.uint64(3 * bit + axis)
         codes[i] = code
     return codes
-
-
-@compiled
-def cells_around(cells: _Ints, bits: int) -> _Ints:
-    """Return the codes of each cell of a cube and the 26 around it, -1 outside the cube.
-
-    Parameters
-    ----------
-    cells : NDArray[np.int64], shape (n, 3)
-        Cells, also outside the cube.
-    bits : int
-        The cube has 2**bits cells along each axis; at most 20.
-
-    Returns
-    -------
-    NDArray[np.int64], shape (n, 27)
-    """
-    side = 1 << bits
-    around = np.full((cells.shape[0], 27), -1, dtype=np.int64)
-    one = np.empty((1, 3), dtype=np.int64)
-    for i in range(cells.shape[0]):
-        for j in range(27):
-            one[0, 0] = cells[i, 0] + j % 3 - 1
-            one[0, 1] = cells[i, 1] + (j // 3) % 3 - 1
-            one[0, 2] = cells[i, 2] + j // 9 - 1
-            if one.min() >= 0 and one.max() < side:
-                around[i, j] = np.int64(interleaved(one, bits)[0])
-    return around
-
-
-@compiled
-def farthest_of_k(
-    codes: NDArray[np.uint64], xyz: _Floats, own: NDArray[np.uint64], at_xyz: _Floats, k: int
-) -> _Floats:
-    """Return a distance from each place that at least k rows are within.
-
-    Parameters
-    ----------
-    codes : NDArray[np.uint64], shape (n_rows,)
-        Sorted codes of the finest level, of 63 bits.
-    xyz : NDArray[np.float64], shape (n_rows, 3)
-        Rows; at least k.
-    own : NDArray[np.uint64], shape (n_places,)
-        The code of the cell of each place, or of a cell near it.
-    at_xyz : NDArray[np.float64], shape (n_places, 3)
-        Places.
-    k : int
-
-    Notes
-    -----
-    It is the k-th distance among the rows of the smallest cell around the place that has k.
-    """
-    bound = np.empty(own.size)
-    for i in range(own.size):
-        first, end, shift = 0, codes.size, 63
-        while shift > 0:
-            low = (own[i] >> np.uint64(shift - 3)) << np.uint64(shift - 3)
-            high = low + (np.uint64(1) << np.uint64(shift - 3))
-            a = first + _first_at_least(codes[first:end], low)
-            b = first + _first_at_least(codes[first:end], high)
-            if b - a < k:
-                break
-            first, end, shift = a, b, shift - 3
-        away = np.empty(end - first)
-        for r in range(first, end):
-            dx, dy = xyz[r, 0] - at_xyz[i, 0], xyz[r, 1] - at_xyz[i, 1]
-            dz = xyz[r, 2] - at_xyz[i, 2]
-            away[r - first] = np.sqrt(dx * dx + dy * dy + dz * dz)
-        bound[i] = np.partition(away, k - 1)[k - 1]
-    return bound

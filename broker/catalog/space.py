@@ -1,15 +1,13 @@
 """Catalogue entries in three dimensions: places on the sky with a distance or a redshift.
 
-Entries are sorted along Morton's curve through a cube around the origin, so those in any cell of
-an octree are one run, as those in a pixel are for the sky. The sorted entries are files of the
+Entries are in the order of a k-d tree that is balanced: runs of a few are in boxes, two of these in
+a larger one, and searches go down from the box of all. Entries and boxes are files of the
 catalogue's version that all processes map.
 """
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +22,12 @@ LEVELS = 21
 """Of the octree: the finest cells have 2**-21 of the side of the cube."""
 
 _Ints = NDArray[np.int64]
-_PLACES_AT_ONCE = 20_000
-_PAIRS_AT_ONCE = 4_000_000
+_PARTS = ("row", "xyz", "boxes")
 
 
 @dataclass(frozen=True)
 class Space:
-    """A catalogue's entries in space, along Morton's curve and then by id.
+    """A catalogue's entries in space, those near each other mostly together.
 
     Parameters
     ----------
@@ -40,28 +37,20 @@ class Space:
         What their distance is.
     row : NDArray[np.int64], shape (n,)
         Its rows that have a distance.
-    code : NDArray[np.uint64], shape (n,)
-        The cells of the finest level that they are in, sorted.
     xyz : NDArray[np.float64], shape (n, 3)
         Where they are; x to RA 0, z to the north.
-    half : float
-        Half the side of the cube, a power of 2.
+    boxes : NDArray[np.float64], shape (n_boxes, 6)
+        Boxes around runs of entries, as of `boxes_around`.
     """
 
     rows: Rows
     distance: Distance
     row: _Ints
-    code: NDArray[np.uint64]
     xyz: Floats
-    half: float
+    boxes: Floats
 
     def __len__(self) -> int:
         return int(self.row.size)
-
-    @cached_property
-    def rank(self) -> _Ints:
-        """Place of each entry's id in the order of ids."""
-        return self.rows.rank[self.row]
 
     def pairs_within(self, xyz: Floats, radius: float) -> tuple[_Ints, _Ints, Floats]:
         """Return all pairs of a place and an entry within a radius.
@@ -80,40 +69,18 @@ class Space:
         separation : NDArray[np.float64], shape (n_pairs,)
             Their distances.
         """
-        found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-        for a in range(0, len(xyz), _PLACES_AT_ONCE):
-            some = xyz[a : a + _PLACES_AT_ONCE]
-            place, entry, separation = self._pairs(some, np.full(len(some), radius))
-            found.append((place + a, entry, separation))
-        place, entry, separation = (np.concatenate(part) for part in zip(*found, strict=True))
-        return place, entry, separation
+        from broker.catalog._boxes_search import first_boxes, pairs_in_boxes
 
-    def _pairs(self, xyz: Floats, radius: Floats) -> tuple[_Ints, _Ints, Floats]:
-        """Return pairs as of `pairs_within`, with a radius for each place."""
-        from broker.catalog._near_search import cells_around, runs_in_cells, space_pairs
-
-        level = self._levels(radius)
-        cells = cells_of(xyz, self.half)
-        found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-        for one in np.unique(level).tolist():
-            some = np.flatnonzero(level == one)
-            if one < 0:
-                starts = np.zeros((some.size, 1), np.int64)
-                ends = np.full((some.size, 1), len(self))
-            else:
-                around = cells_around(cells[some] >> (LEVELS - one), one)
-                starts, ends = runs_in_cells(self.code, around, 3 * (LEVELS - one))
-            place, entry, away = space_pairs(starts, ends, self.xyz, xyz[some], radius[some])
-            found.append((some[place], entry, away))
-        place, entry, separation = (np.concatenate(part) for part in zip(*found, strict=True))
-        order = np.lexsort((self.rank[entry], separation, place))
-        return place[order], entry[order], separation[order]
-
-    def _levels(self, radius: Floats) -> _Ints:
-        """Return the finest level whose cells are wider than a radius, -1 if none is."""
-        with np.errstate(divide="ignore"):
-            level = np.floor(np.log2(2.0 * self.half / (radius * (1.0 + 1e-8))))
-        return np.clip(level, -1, LEVELS - 1).astype(np.int64)
+        found: tuple[_Ints, _Ints, Floats] = pairs_in_boxes(
+            self.boxes,
+            first_boxes(len(self)),
+            self.xyz,
+            self.row,
+            self.rows.rank,
+            np.ascontiguousarray(xyz, np.float64),
+            float(radius),
+        )
+        return found
 
     def nearest_to_places(self, xyz: Floats, k: int) -> tuple[_Ints, _Ints, Floats]:
         """Return the k entries nearest to each place; all if there are fewer.
@@ -123,24 +90,21 @@ class Space:
         place, entry, separation
             As of `pairs_within`; `entry` is a place in `row`.
         """
-        from broker.catalog._near_search import farthest_of_k, interleaved
+        from broker.catalog._boxes_search import first_boxes, nearest_in_boxes
 
         if k < 1:
             raise AlertError(f"{k} neighbours were asked for; ask for 1 or more")
         k = min(k, len(self))
-        found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-        step = max(1, min(_PLACES_AT_ONCE, _PAIRS_AT_ONCE // (8 * k)))
-        for a in range(0, len(xyz), step):
-            some = np.ascontiguousarray(xyz[a : a + step])
-            own = interleaved(np.clip(cells_of(some, self.half), 0, 2**LEVELS - 1), LEVELS)
-            bound = farthest_of_k(self.code, self.xyz, own, some, k)
-            place, entry, separation = self._pairs(some, bound * (1.0 + 1e-12))
-            counts = np.bincount(place, minlength=len(some))
-            number = np.arange(place.size) - np.repeat(np.cumsum(counts) - counts, counts)
-            kept = number < k
-            found.append((place[kept] + a, entry[kept], separation[kept]))
-        place, entry, separation = (np.concatenate(part) for part in zip(*found, strict=True))
-        return place, entry, separation
+        entry, separation = nearest_in_boxes(
+            self.boxes,
+            first_boxes(len(self)),
+            self.xyz,
+            self.row,
+            self.rows.rank,
+            np.ascontiguousarray(xyz, np.float64),
+            k,
+        )
+        return np.repeat(np.arange(len(xyz)), k), entry.ravel(), separation.ravel()
 
     def nearest(
         self, ra: ArrayLike, dec: ArrayLike, distance: ArrayLike, k: int
@@ -223,17 +187,16 @@ def in_space(rows: Rows, distance: Distance | str) -> Space:
     ConfigError
         If there is no such column of numbers, or no entry has a distance.
     """
+    from broker.catalog._boxes_search import boxes_around, first_boxes, order_by_halves
+
     distance = Distance(distance) if isinstance(distance, str) else distance
     value = distance.values(rows)
     row = np.flatnonzero(np.isfinite(value))
     if not row.size:
         raise ConfigError(f"no entry of {rows.name} has a {distance.column}")
-    length = distance.lengths(value[row])
-    xyz = vectors(rows.ra[row], rows.dec[row], length)
-    half = half_side(float(length.max()))
-    code = codes_of(xyz, half)
-    order = np.lexsort((rows.rank[row], code))
-    return Space(rows, distance, row[order], code[order], xyz[order], half)
+    xyz = np.ascontiguousarray(vectors(rows.ra[row], rows.dec[row], distance.lengths(value[row])))
+    order = order_by_halves(xyz)
+    return Space(rows, distance, row[order], xyz, boxes_around(xyz, first_boxes(row.size)))
 
 
 def open_space(path: Path, name: str, distance: Distance) -> Space:
@@ -259,24 +222,20 @@ def open_space(path: Path, name: str, distance: Distance) -> Space:
         rows = open_rows(folder)
         if version == (folder / "current").read_text(encoding="utf-8").strip():
             break
-    files = folder / version / f"space-{distance.label}"
+    files = folder / version / f"boxes-{distance.label}"
     if not files.exists():
         _write(files, in_space(rows, distance))
-    about = json.loads((files / "metadata.json").read_text(encoding="utf-8"))
-    code, xyz, row = (
-        np.asarray(np.load(files / f"{part}.npy", mmap_mode="r")) for part in ("code", "xyz", "row")
-    )
-    return Space(rows, distance, row, code, xyz, about["half"])
+    # Copied when written to, which nothing does: what is compiled for arrays in memory fits.
+    parts = (np.asarray(np.load(files / f"{part}.npy", mmap_mode="c")) for part in _PARTS)
+    return Space(rows, distance, *parts)
 
 
 def _write(files: Path, space: Space) -> None:
     partial = files.with_name(f".{files.name}.{os.getpid()}")
     try:
         partial.mkdir()
-        for part in ("code", "xyz", "row"):
+        for part in _PARTS:
             np.save(partial / f"{part}.npy", getattr(space, part))
-        about = json.dumps({"half": space.half}) + "\n"
-        (partial / "metadata.json").write_text(about, encoding="utf-8")
         partial.rename(files)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)

@@ -5,7 +5,16 @@ import pyarrow as pa
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from broker.catalog._boxes_search import (
+    boxes_around,
+    first_boxes,
+    nearest_in_boxes,
+    order_by_halves,
+    pairs_in_boxes,
+)
 from broker.catalog.distance import Distance, comoving_mpc
 from broker.catalog.partition import Rows, sort_rows, write_rows
 from broker.catalog.space import in_space, open_space
@@ -95,13 +104,46 @@ def test_pairs_in_space_are_those_of_all_entries(rows, radius):
     expected = [
         (i, j)
         for i in range(len(places))
-        for j in np.lexsort((space.rank, away[i]))
+        for j in np.lexsort((space.rows.rank[space.row], away[i]))
         if away[i, j] <= radius
     ]
 
     place, entry, _ = space.pairs_within(places, radius)
 
     assert list(zip(place.tolist(), entry.tolist(), strict=True)) == expected
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n=st.integers(1, 400),
+    side=st.integers(1, 5),
+    k=st.integers(1, 60),
+    squared=st.integers(0, 12),
+    seed=st.integers(0, 2**31),
+)
+def test_ties_on_a_grid_go_by_id(n, side, k, squared, seed):
+    rng = np.random.default_rng(seed)
+    there, rank = rng.integers(0, side, (n, 3)).astype(float), rng.permutation(n)
+    rank.flags.writeable = False  # as that of a catalogue, so that loops are compiled once
+    places = rng.integers(-1, side + 1, (12, 3)).astype(float)
+    away = np.linalg.norm(places[:, None] - there[None], axis=2)
+    k, radius = min(k, n), float(np.sqrt(squared))
+    nearest_first = [np.lexsort((rank, one)) for one in away]
+
+    tree = there.copy()
+    row = order_by_halves(tree)
+    levels = first_boxes(n)
+    made = boxes_around(tree, levels), levels, tree, row, rank
+    near, distance = nearest_in_boxes(*made, places, k)
+    place, entry, separation = pairs_in_boxes(*made, places, radius)
+
+    np.testing.assert_array_equal(tree, there[row])
+    np.testing.assert_array_equal(row[near], [order[:k] for order in nearest_first])
+    np.testing.assert_array_equal(distance, np.sort(away, axis=1)[:, :k])
+    inside = [order[one[order] <= radius] for one, order in zip(away, nearest_first, strict=True)]
+    np.testing.assert_array_equal(row[entry], np.concatenate(inside))
+    np.testing.assert_array_equal(place, np.repeat(np.arange(12), [len(one) for one in inside]))
+    np.testing.assert_array_equal(separation, away[place, row[entry]])
 
 
 def test_comoving_distances_are_those_of_astropy():
@@ -147,7 +189,7 @@ def test_the_index_is_written_once_for_a_version(tmp_path, rows):
     again = open_space(tmp_path, "galaxies", by)
 
     memory = in_space(rows, by)
-    for part in ("row", "code", "xyz", "half"):
+    for part in ("row", "xyz", "boxes"):
         np.testing.assert_array_equal(getattr(made, part), getattr(memory, part))
         np.testing.assert_array_equal(getattr(again, part), getattr(memory, part))
     assert {path: path.stat().st_mtime_ns for path in files} == files
