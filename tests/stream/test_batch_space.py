@@ -110,11 +110,12 @@ def test_a_window_holds_what_one_process_finds(spark, folder, small_blocks):
     assert 20 < found.num_rows < N / 2
 
 
-@pytest.mark.parametrize("by", ["healpix", "shells", "octree", "kdtree"])
+@pytest.mark.parametrize("by", ["healpix", "shells", "octree", "kdtree", "kdtree on the sky"])
 def test_parts_are_the_same_bytes_for_any_blocks_and_hold_every_entry_once(
     spark, folder, tmp_path, monkeypatch, by
 ):
-    distance = None if by == "healpix" else BY
+    by, on_the_sky = by.removesuffix(" on the sky"), by in ("healpix", "kdtree on the sky")
+    distance, every = (None, N) if on_the_sky else (BY, N - 18)
     written = []
     for size in (300, 10_000):
         monkeypatch.setattr(blocks, "BLOCK", size)
@@ -131,7 +132,7 @@ def test_parts_are_the_same_bytes_for_any_blocks_and_hold_every_entry_once(
     assert [t.num_rows for t in tables] == listed.column("entries").to_pylist()
     assert max(t.num_rows for t in tables) <= 200
     ids = sorted(i for t in tables for i in t.column("id").to_pylist())
-    assert len(ids) == len(set(ids)) == (N if by == "healpix" else N - 18)
+    assert len(ids) == len(set(ids)) == every
     for part, table in zip(listed.to_pylist(), tables, strict=True):
         assert hashlib.sha256(files[part["file"]]).hexdigest() == part["sha256"]
         if by == "shells":
@@ -139,7 +140,7 @@ def test_parts_are_the_same_bytes_for_any_blocks_and_hold_every_entry_once(
             assert ((values >= part["inner"]) & (values < part["outer"])).all()
             assert (np.diff(values) >= 0.0).all()
         if by == "kdtree":
-            assert abs(table.num_rows - (N - 18) / len(tables)) < 1.0
+            assert abs(table.num_rows - every / len(tables)) < 1.0
         if by == "healpix":
             at = pixels_of(table.column("ra"), table.column("dec"), part["order"])
             assert (at == part["pixel"]).all()
