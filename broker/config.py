@@ -67,6 +67,8 @@ class StreamConfig:
     max_records_per_batch: int = 500
     idle_s: float = 6.0
     """With `--until-idle`: how long nothing new must have come."""
+    transactions: bool = False
+    """Send packets in Kafka transactions: readers of committed messages get each once."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import click
 from broker.cli.assemble import make_tables, make_topics
 from broker.cli.bench_catalog import catalog
 from broker.cli.bench_client import client
-from broker.cli.bench_faults import faults, fuzz
+from broker.cli.bench_faults import faults, fuzz, soak
 from broker.cli.bench_science import science
 from broker.cli.bench_serve import serve
 from broker.cli.main import load
@@ -33,6 +33,7 @@ def command() -> None:
 
 command.add_command(faults)
 command.add_command(fuzz)
+command.add_command(soak)
 command.add_command(science)
 command.add_command(serve)
 command.add_command(client)
@@ -55,11 +56,13 @@ command.add_command(client)
     help="Measured passes of each kind, after one that warms up.",
 )
 @click.option("--latency/--no-latency", default=True, help="Measure latency at 100 alerts/s too.")
+@click.option("--transactions", is_flag=True, help="Measure what Kafka's transactions cost, too.")
 @json_option
 @click.pass_context
 def stream(
-    ctx: click.Context, survey: str, alerts: int | None, rounds: int, latency: bool, as_json: bool
-) -> None:
+    ctx: click.Context, survey: str, alerts: int | None, rounds: int, latency: bool,
+    transactions: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Drain waiting packets through queries 2 and 3, against reading and decoding alone.
 
     With the modules and filters installed, a reference catalogue of a million rows, HBase and the
@@ -76,13 +79,14 @@ def stream(
     topics, tables = make_topics(config), make_tables(config)
     try:
         found = bench_stream(
-            config, topics, tables, survey=survey, alerts=number, rounds=rounds, say=_say
-        )
+            config, topics, tables, survey=survey, alerts=number, rounds=rounds,
+            transactions=transactions, say=_say,
+        )  # fmt: skip
         spans = bench_latency(config, topics, tables, say=_say) if latency else None
     finally:
         topics.close()
         tables.close()
-    rows = [*_rate_rows(found), *_latency_rows(spans), _memory_row(found)]
+    rows = [*_rate_rows(found), *_cost_rows(found), *_latency_rows(spans), _memory_row(found)]
     parts = _part_rows(found)
     if as_json:
         emit_json({"bench": dataclasses.asdict(found), "rows": rows, "parts": parts})
@@ -114,6 +118,16 @@ def _rate_rows(found: Any) -> list[dict[str, Any]]:
         *rows,
         _row("whole path, alerts/s", found.full_per_s, "", None),
         _row("whole path / baseline", found.ratio, ">= 0.2", enough),
+    ]
+
+
+def _cost_rows(found: Any) -> list[dict[str, Any]]:
+    if not found.transacted:
+        return []
+    seconds, spent = found.transaction_cost
+    return [
+        _row("in transactions, time / without", seconds, "", None),
+        _row("in transactions, processor time / without", spent, "", None),
     ]
 
 

@@ -1,4 +1,4 @@
-"""`broker bench faults` and `broker bench fuzz`: what a broker survives, and what it reads."""
+"""`broker bench faults`, `soak` and `fuzz`: what a broker survives, for how long, what it reads."""
 
 import sys
 from typing import Any
@@ -35,6 +35,11 @@ _COLUMNS = ("kind", "faults", "survived", "lost", "twice", "unequal", "repeats",
     show_default=True,
     help="Compare all rows and packets with those of a run that nothing happens to.",
 )
+@click.option(
+    "--transactions",
+    is_flag=True,
+    help="Send packets in Kafka's transactions; then none may come twice.",
+)
 @json_option
 @click.pass_context
 def faults(
@@ -44,6 +49,7 @@ def faults(
     kinds: tuple[str, ...],
     pause_s: float,
     control: bool,
+    transactions: bool,
     as_json: bool,
 ) -> None:
     """Kill, stop and cut off parts of a broker under load; prove that nothing is lost or twice.
@@ -53,18 +59,22 @@ def faults(
 
     Example: broker bench faults --kills 100 --seed 1
     """
-    from broker.ops.faults import KINDS, bench_faults, draw
+    from broker.ops.faults import bench_faults, draw, usable
 
-    unknown = sorted(set(kinds) - set(KINDS))
+    known = usable(transactions=transactions)
+    unknown = sorted(set(kinds) - set(known))
     if unknown:
-        raise click.UsageError(f"there is no kind {unknown[0]!r}; there are {', '.join(KINDS)}")
-    chosen = [kinds[i % len(kinds)] for i in range(kills)] if kinds else draw(kills, seed)
+        raise click.UsageError(f"there is no kind {unknown[0]!r}; there are {', '.join(known)}")
+    chosen = draw(kills, seed, transactions=transactions)
+    if kinds:
+        chosen = [kinds[i % len(kinds)] for i in range(kills)]
     found = bench_faults(
         load(ctx),
         chosen,
         seed=seed,
         pause_s=pause_s,
         control=control,
+        transactions=transactions,
         say=lambda words: click.echo(words, err=True),
     )
     rows = fault_rows(found)
@@ -98,6 +108,44 @@ def _fault_row(found: Any, kind: str | None) -> dict[str, Any]:
         "p50_s": p50,
         "p95_s": p95,
     }
+
+
+@click.command()
+@click.option(
+    "--minutes",
+    type=click.FloatRange(1.0),
+    default=60.0,
+    show_default=True,
+    help="How long the stream runs under an even load.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws packets.")
+@json_option
+@click.pass_context
+def soak(ctx: click.Context, minutes: float, seed: int, as_json: bool) -> None:
+    """Run a stream under an even load; say whether memory, handles, checkpoint and latency grow.
+
+    On servers of its own. Growth is a share of the mean in an hour, with its standard error; it is
+    open where the time was too short to tell. Exit code 20 if something grows or is lost.
+
+    Example: broker bench soak --minutes 60
+    """
+    from dataclasses import asdict
+
+    from broker.ops.faults import bench_soak
+
+    found = bench_soak(load(ctx), minutes, seed=seed, say=lambda words: click.echo(words, err=True))
+    rows = [asdict(one) | {"verdict": one.verdict} for one in found.slopes]
+    if as_json:
+        emit_json({"soak": asdict(found), "slopes": rows})
+    else:
+        emit_rows(rows, list(rows[0]), as_json=False)
+        one = found.finding
+        click.echo(
+            f"{found.alerts} messages in {found.seconds:.0f} s, {found.batches} batches judged; "
+            f"lost {one.lost}, twice {one.twice}, unequal {one.unequal}"
+        )
+    if not found.is_good:
+        sys.exit(_BAD_DATA)
 
 
 _MOST_GROWTH = 1.3

@@ -79,8 +79,9 @@ class StreamBench:
         Packets of each pass.
     kilobytes : float
         Mean size of a packet. [kB]
-    full, baseline : list of Drain
-        Whole path, and reading and decoding only; measured in turn.
+    full, baseline, transacted : list of Drain
+        Whole path, reading and decoding only, and the whole path in Kafka's transactions if that
+        was asked for; measured in turn.
     stages_ms : dict
         Wall-clock time of the Python workers for each alert by stage, of the last pass. [ms]
     pss_mb : dict
@@ -92,6 +93,7 @@ class StreamBench:
     kilobytes: float
     full: list[Drain] = field(default_factory=list)
     baseline: list[Drain] = field(default_factory=list)
+    transacted: list[Drain] = field(default_factory=list)
     stages_ms: dict[str, float] = field(default_factory=dict)
     pss_mb: dict[str, float] = field(default_factory=dict)
 
@@ -110,6 +112,16 @@ class StreamBench:
         """Whole path over baseline."""
         return self.full_per_s / self.baseline_per_s
 
+    @property
+    def transaction_cost(self) -> tuple[float, float]:
+        """What transactions cost: time, and processor time, over those without; NaN unasked."""
+        pairs = list(zip(self.transacted, self.full, strict=False))
+        if not pairs:
+            return np.nan, np.nan
+        seconds = [one.seconds / other.seconds for one, other in pairs]
+        spent = [sum(one.core_ms.values()) / sum(other.core_ms.values()) for one, other in pairs]
+        return statistics.median(seconds), statistics.median(spent)
+
 
 def bench_stream(
     config: Config,
@@ -119,6 +131,7 @@ def bench_stream(
     survey: str,
     alerts: int,
     rounds: int,
+    transactions: bool = False,
     say: Say = lambda _: None,
 ) -> StreamBench:
     """Measure the whole path and the baseline in turn.
@@ -135,6 +148,8 @@ def bench_stream(
         Packets of each pass.
     rounds : int
         Measured passes of each kind, after one that warms up.
+    transactions : bool
+        Measure the whole path in Kafka's transactions, too.
     say : callable
         Told what is being done.
     """
@@ -147,12 +162,14 @@ def bench_stream(
     spark = make_session(config, "broker-bench")
     result = StreamBench(survey, alerts, size / alerts / 1000.0)
     try:
+        once = replace(config, stream=replace(config.stream, transactions=True))
+        turns: list[tuple[str, Config, Sequence[str], list[Drain]]]
+        turns = [("whole path", config, _QUERIES, result.full)]
+        turns += [("in transactions", once, _QUERIES, result.transacted)] if transactions else []
+        turns += [("read and decode", config, (BASELINE,), result.baseline)]
         for number in range(rounds + 1):
-            for name, queries, drains in (
-                ("whole path", _QUERIES, result.full),
-                ("read and decode", (BASELINE,), result.baseline),
-            ):
-                drain = _drain(spark, config, topics, queries, survey, alerts)
+            for name, settings, queries, drains in turns:
+                drain = _drain(spark, settings, topics, queries, survey, alerts)
                 say(f"round {number}, {name}: {drain.per_s:.0f} alerts/s")
                 if number:
                     drains.append(drain)

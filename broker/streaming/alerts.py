@@ -17,6 +17,7 @@ from broker.science import Contributions
 from broker.science.installed import installed
 from broker.spark.decode import decode
 from broker.spark.messages import OUTGOING_SQL
+from broker.spark.outbox import Outbox
 from broker.spark.rows import contribution_labels
 from broker.spark.stats import BatchStats
 from broker.spark.throttle import FloodWatch, Share
@@ -25,7 +26,7 @@ from broker.spark.write import StatsCollector, write_messages
 from broker.store.alerts import create_tables
 from broker.store.ledger import Ledger
 from broker.store.quarantine import Quarantine
-from broker.streaming.checkpoint import batch_ranges
+from broker.streaming.checkpoint import batch_ranges, checkpoint_id
 from broker.streaming.notice_intake import create_notice_topics
 from broker.streaming.query import (
     checkpoint_path,
@@ -35,6 +36,7 @@ from broker.streaming.query import (
     start_query,
 )
 from broker.topics.kafka import KafkaTopics
+from broker.topics.kafka_transaction import progress_group
 from broker.topics.publish import store_schemas
 from broker.types import DEAD_LETTERS
 from broker.watchlists import MOST_SHARE, WatchBoard, WatchBook
@@ -109,7 +111,7 @@ def _each_batch(
     limits = {chosen.topic: chosen.max_pass_fraction for chosen in contributions.filters}
     watch = FloodWatch(limits, ledger.batches(NAME), config.science.flood_alerts)
     board = WatchBoard(WatchBook(config.run_path("watchlists")).index, contributions)
-    checkpoint = checkpoint_path(config, NAME)
+    checkpoint, by_workers = checkpoint_path(config, NAME), config.stream.transactions
     surveys = {config.the_run.alerts_topic(survey): survey for survey in find_adapters()}
 
     def each_batch(messages: DataFrame, batch_id: int) -> None:
@@ -127,10 +129,11 @@ def _each_batch(
                 f"{config.run}-{batch_id}",
                 collector.accumulator,
                 floods := watch.floods(ranges),
+                progress_group(config.run, NAME, checkpoint_id(checkpoint)) if by_workers else "",
             ),
             OUTGOING_SQL,
         )
-        write_messages(outgoing, config.kafka.bootstrap)
+        write_messages(outgoing, config.kafka.bootstrap, by_workers=by_workers)
         stats = collector.take()
         stats.spend("batch", time.perf_counter() - began)
         measured = {
@@ -150,16 +153,26 @@ def _each_batch(
 
 
 def _enrich(
-    config: Config, batch_id: str, accumulator: Any, floods: Mapping[str, Share]
+    config: Config, batch_id: str, accumulator: Any, floods: Mapping[str, Share], group: str
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that runs in the Python workers."""
+    """Return the function that runs in the Python workers; with a group, it sends by itself."""
 
     def enrich(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         enricher = enricher_for(config)
         stats = BatchStats()
-        for batch in batches:
-            rows = enricher.enrich(batch, batch_id=batch_id, stats=stats, floods=floods)
-            yield from rows.to_batches()
+
+        def work(batch: pa.RecordBatch | pa.Table) -> pa.Table:
+            return enricher.enrich(batch, batch_id=batch_id, stats=stats, floods=floods)
+
+        if group:
+            name = f"{config.run}.{NAME}"
+            with Outbox(config.kafka.bootstrap, name=name, group=group) as outbox:
+                for batch in batches:
+                    outbox.take(batch, work)
+                outbox.commit()
+        else:
+            for batch in batches:
+                yield from work(batch).to_batches()
         accumulator.add(stats)
 
     return enrich

@@ -57,6 +57,20 @@ def last_commit(checkpoint: Path) -> int | None:
     return max(ids, default=None)
 
 
+def checkpoint_id(checkpoint: Path) -> str:
+    """Return the id that Spark gave the query when its checkpoint was made.
+
+    Raises
+    ------
+    ServiceError
+        If the checkpoint has none: the query was never started.
+    """
+    try:
+        return str(json.loads((checkpoint / "metadata").read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ServiceError(f"checkpoint {checkpoint} has no id: {error}") from error
+
+
 def is_caught_up(done: Offsets, available: list[OffsetRange]) -> bool:
     """Whether everything that was there to read is finished."""
     return all(

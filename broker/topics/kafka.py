@@ -14,7 +14,7 @@ from broker.errors import ServiceError
 from broker.topics.topic import Message, OffsetRange, TopicSettings
 from broker.types import Coordinate
 
-_EARLIEST, _LATEST = -2, -1
+_EARLIEST, _LATEST, _COMMITTED = -2, -1, "read_committed"
 _MAX_REQUEST_BYTES = 48 << 20
 """Above the largest message, a whole detector of 32 MB, with its batch around it."""
 
@@ -25,7 +25,6 @@ _IN_FLIGHT_MESSAGES = 10_000
 _POLL_MS = 500
 _BOOTSTRAP_S = 10.0
 """How long to look for a server that never answered."""
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -256,6 +255,7 @@ class KafkaTopics:
                 enable_auto_commit=False,
                 allow_auto_create_topics=False,
                 auto_offset_reset="earliest",
+                isolation_level=_COMMITTED,
                 # What is read is there already, and a fetch beyond it must not hold up the next.
                 fetch_max_wait_ms=5,
                 retry_backoff_ms=5,
@@ -315,7 +315,7 @@ class KafkaTopics:
     def _offsets(self, name: str, specs: Mapping[int, int]) -> dict[int, int]:
         wanted = {TopicPartition(name, partition): spec for partition, spec in specs.items()}
         with self._lock:
-            found = self._get_admin().list_partition_offsets(wanted)
+            found = self._get_admin().list_partition_offsets(wanted, _COMMITTED)
         return {part.partition: int(answer.offset) for part, answer in found.items()}
 
     def _send(

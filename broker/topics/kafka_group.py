@@ -57,6 +57,7 @@ class KafkaGroup:
                 enable_auto_commit=False,
                 allow_auto_create_topics=False,
                 auto_offset_reset="earliest" if start_ms >= 0 else "latest",
+                isolation_level="read_committed",
                 metrics_enabled=False,
                 fetch_max_bytes=_MAX_BYTES,
                 receive_message_max_bytes=4 * _MAX_BYTES,
@@ -198,6 +199,7 @@ def group_lag(bootstrap: str, topic: str, group: str) -> list[dict[str, int | No
             group_id=group,
             enable_auto_commit=False,
             allow_auto_create_topics=False,
+            isolation_level="read_committed",
             metrics_enabled=False,
         )
         try:

@@ -4,6 +4,17 @@ Everything runs on servers of its own, with ports of their own; what else runs i
 """
 
 from broker.ops.faults.bench import FaultBench, FaultRow, bench_faults
-from broker.ops.faults.kinds import KINDS, draw
+from broker.ops.faults.kinds import KINDS, draw, usable
+from broker.ops.faults.soak import Soak, bench_soak, slope_of
 
-__all__ = ["KINDS", "FaultBench", "FaultRow", "bench_faults", "draw"]
+__all__ = [
+    "KINDS",
+    "FaultBench",
+    "FaultRow",
+    "Soak",
+    "bench_faults",
+    "bench_soak",
+    "draw",
+    "slope_of",
+    "usable",
+]

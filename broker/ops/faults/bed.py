@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from os import killpg
@@ -27,7 +27,7 @@ from broker.local import stack
 from broker.ops.faults.proxy import Relay
 from broker.simulation.packets import simulate_packets
 from broker.store.hbase import HBaseTables
-from broker.streaming.checkpoint import committed, is_caught_up
+from broker.streaming.checkpoint import committed, is_caught_up, last_commit
 from broker.streaming.query import checkpoint_path
 from broker.topics.kafka import KafkaTopics
 from broker.topics.topic import Message, TopicSettings
@@ -44,7 +44,7 @@ _START_S = 90.0
 _RELAYED = {"cut-kafka": "kafka", "cut-hbase": "hbase"}
 
 
-def bed_config(config: Config) -> Config:
+def bed_config(config: Config, *, transactions: bool = False) -> Config:
     """Return settings of servers under the home of others, with free ports of their own.
 
     Clients reach Kafka at its advertised port and HBase at the port of the web server, which is
@@ -67,7 +67,11 @@ def bed_config(config: Config) -> Config:
         region_server_port=unique[6],
     )
     stream = replace(
-        config.stream, max_alerts_per_trigger=200, max_records_per_batch=40, trigger_s=0.3
+        config.stream,
+        max_alerts_per_trigger=200,
+        max_records_per_batch=40,
+        trigger_s=0.3,
+        transactions=transactions,
     )
     # A flood is judged by the batches before: it would tell a killed run from an undisturbed one.
     science = replace(config.science, flood_alerts=10**9)
@@ -109,6 +113,10 @@ class Bed:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.load = Load(self, seed)
         self.restarts = 0
+        self.batch = 0
+        """Alerts that a batch takes at most, from the stream's next start; 0: as configured."""
+        self.notes: list[str] = []
+        """What a fault tells beside what is proved."""
         self._relays: dict[str, Relay] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -118,7 +126,10 @@ class Bed:
         kafka = replace(self.servers.kafka, port=self.servers.kafka.advertised_port)
         hbase = replace(self.servers.hbase, thrift_port=self._relays["hbase"].port)
         serve = replace(self.servers.serve, port=self.servers.hbase.thrift_port)
-        return replace(self.servers, kafka=kafka, hbase=hbase, serve=serve)
+        stream = self.servers.stream
+        if self.batch:
+            stream = replace(stream, max_alerts_per_trigger=self.batch, max_records_per_batch=500)
+        return replace(self.servers, kafka=kafka, hbase=hbase, serve=serve, stream=stream)
 
     def open(self) -> None:
         """Start the servers and make the topics."""
@@ -220,30 +231,49 @@ class Bed:
     def wait_for(self, ends: dict[tuple[str, int], int], patience_s: float) -> float | None:
         """Keep the stream running until alerts has finished all that stood before `ends`.
 
+        Parameters
+        ----------
+        ends : dict
+            Offsets by topic and partition.
+        patience_s : float
+            How long the query may finish nothing at all. [s]
+
         Returns
         -------
         float or None
-            How long that took; None if it took too long. [s]
+            How long that took; None if the query came to a stop before. [s]
         """
         began = time.monotonic()
-        while time.monotonic() - began < patience_s:
-            self.start_stream()
+
+        def is_reached() -> bool:
             done = self.finished("alerts")
-            if all(done.get(place, 0) >= end for place, end in ends.items()):
-                return time.monotonic() - began
-            time.sleep(_POLL_S)
-        return None
+            return all(done.get(place, 0) >= end for place, end in ends.items())
+
+        return time.monotonic() - began if self._wait_until(is_reached, patience_s) else None
 
     def drain(self, patience_s: float) -> bool:
         """Return whether both queries come to the end of the topics."""
-        limit = time.monotonic() + patience_s
         ranges = [r for n in self.inputs(self.servers.the_run) for r in self.topics.ranges(n)]
-        while not all(is_caught_up(self.finished(query), ranges) for query in QUERIES):
-            if time.monotonic() > limit:
-                return False
+        return self._wait_until(
+            lambda: all(is_caught_up(self.finished(query), ranges) for query in QUERIES), patience_s
+        )
+
+    def _wait_until(self, is_reached: Callable[[], bool], patience_s: float) -> bool:
+        """Keep the stream running until something is reached, or no query finishes anything."""
+        before, limit = self.progress(), time.monotonic() + patience_s
+        while not is_reached():
             self.start_stream()
+            now = self.progress()
+            if now != before:
+                before, limit = now, time.monotonic() + patience_s
+            elif time.monotonic() > limit:
+                return False
             time.sleep(_POLL_S)
         return True
+
+    def progress(self) -> tuple[int | None, ...]:
+        """Return the newest batch that each query has finished."""
+        return tuple(last_commit(checkpoint_path(self.config, query)) for query in QUERIES)
 
 
 class Load:
@@ -263,7 +293,11 @@ class Load:
 
     def burst(self, n: int) -> None:
         """Send n messages at once."""
-        for survey, packets in self._make(n).items():
+        self.send(self.make(n))
+
+    def send(self, made: dict[str, list[bytes]]) -> None:
+        """Send what `make` has made."""
+        for survey, packets in made.items():
             self._send(survey, packets)
 
     def start(self) -> None:
@@ -284,7 +318,8 @@ class Load:
         while not self._stopping.wait(0.25):
             self.burst(step)
 
-    def _make(self, n: int) -> dict[str, list[bytes]]:
+    def make(self, n: int) -> dict[str, list[bytes]]:
+        """Return the next n messages, by survey."""
         first, self._number = self._number, self._number + n
         rng = np.random.default_rng([self._seed, first])
         n_ztf = n // 3

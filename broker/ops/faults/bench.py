@@ -16,6 +16,8 @@ from broker.streaming.query import checkpoint_path, run_queries
 from broker.topics.topic import Message, TopicSettings
 
 _PATIENCE_S = 240.0
+"""How long a query may finish no batch. [s]"""
+
 _BURST = 200
 """Messages that wait when a fault comes, so that it comes in the middle of work."""
 
@@ -40,6 +42,8 @@ class FaultRow:
         fault.
     problem : str
         What went wrong, empty if nothing did.
+    note : str
+        What the fault has to tell besides.
     """
 
     kind: str
@@ -50,6 +54,7 @@ class FaultRow:
     repeats: int = 0
     unequal: int = 0
     problem: str = ""
+    note: str = ""
 
     @property
     def is_survived(self) -> bool:
@@ -99,6 +104,7 @@ def bench_faults(
     seed: int = 0,
     pause_s: float = 10.0,
     control: bool = True,
+    transactions: bool = False,
     say: Say = lambda _: None,
 ) -> FaultBench:
     """Strike a running broker, again and again.
@@ -115,6 +121,8 @@ def bench_faults(
         How long a pause or a cut lasts. [s]
     control : bool
         Afterwards run the same packets undisturbed, and compare all rows and packets.
+    transactions : bool
+        Send in Kafka's transactions; then a packet that comes twice is a problem.
     say : callable
         Told what happens.
 
@@ -125,7 +133,7 @@ def bench_faults(
     """
     rng = np.random.default_rng([seed, 1])
     bench = FaultBench()
-    bed = Bed(bed_config(config), seed)
+    bed = Bed(bed_config(config, transactions=transactions), seed)
     with bed.running():
         published = Published(bed.topics, bed.servers.the_run)
         bed.load.burst(_BURST)
@@ -146,7 +154,7 @@ def bench_faults(
 
 def _words(row: FaultRow) -> str:
     span = "never" if row.recovery_s is None else f"after {row.recovery_s:.1f} s"
-    bad = f"; {row.problem}" if row.problem else ""
+    bad = "".join(f"; {words}" for words in (row.problem, row.note) if words)
     return (
         f"{row.kind}: all through {span}; of {row.entered} lost {row.lost}, twice {row.twice}, "
         f"repeats {row.repeats}, unequal {row.unequal}{bad}"
@@ -156,6 +164,7 @@ def _words(row: FaultRow) -> str:
 def _strike(bed: Bed, published: Published, name: str, wait_s: float, pause_s: float) -> FaultRow:
     """Do one fault under load, wait until all is through, and look."""
     kind = KINDS[name]
+    bed.notes.clear()
     bed.start_stream()
     bed.load.burst(_BURST)
     bed.load.start()
@@ -178,6 +187,8 @@ def _strike(bed: Bed, published: Published, name: str, wait_s: float, pause_s: f
     if recovery_s is None or not bed.drain(_PATIENCE_S):
         return FaultRow(name, None, problem=problem or "the stream does not come to the end")
     found = look(bed, published)
+    if found.repeats and bed.config.stream.transactions:
+        problem = problem or f"{found.repeats} packets came twice in spite of transactions"
     return FaultRow(
         name,
         recovery_s,
@@ -187,6 +198,7 @@ def _strike(bed: Bed, published: Published, name: str, wait_s: float, pause_s: f
         found.repeats,
         found.unequal,
         problem,
+        "; ".join(bed.notes),
     )
 
 

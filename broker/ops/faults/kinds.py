@@ -12,10 +12,10 @@ import psutil
 
 from broker.errors import ServiceError
 from broker.local import stack
-from broker.ops.faults import steps
+from broker.ops.faults import beside, overload, steps
 from broker.ops.faults.bed import Bed
 
-_STEP_S = 60.0
+_STEP_S = 240.0
 """How long an armed step may take to be reached. [s]"""
 _RESTART_S = 1.0
 """How long a service manager takes to see that a server is gone. [s]"""
@@ -34,11 +34,17 @@ class Kind:
         lasts. [s] Dead servers are started again, a dead stream is not: the bed does that.
     at_random : bool
         Whether the moment is drawn; else it is the step that is reached.
+    needs_transactions : bool
+        Whether it comes only where packets are sent in transactions.
+    is_drawn : bool
+        Whether `draw` has it; else it takes long, and comes only when it is named.
     """
 
     doc: str
     strike: Callable[[Bed, float], None]
     at_random: bool = True
+    needs_transactions: bool = False
+    is_drawn: bool = True
 
 
 def _at_step(step: str) -> Callable[[Bed, float], None]:
@@ -142,6 +148,15 @@ KINDS: dict[str, Kind] = {
         step: Kind(f"kill -9 of the stream at the step {step}", _at_step(step), at_random=False)
         for step in steps.STEPS
     },
+    **{
+        step: Kind(
+            f"kill -9 of the stream at the step {step}",
+            _at_step(step),
+            at_random=False,
+            needs_transactions=True,
+        )
+        for step in steps.TRANSACTION_STEPS
+    },
     "stream": Kind("kill -9 of the stream", lambda bed, _: bed.kill_stream()),
     "jvm": Kind("kill -9 of the stream's JVM alone", _kill_jvm),
     "worker": Kind("kill -9 of a Python worker", _kill_worker),
@@ -149,18 +164,31 @@ KINDS: dict[str, Kind] = {
     "kafka": Kind("kill -9 of Kafka", _kill_server("kafka")),
     "hbase": Kind("kill -9 of HBase", _kill_server("hbase")),
     "thrift": Kind("kill -9 of the Thrift gateway", _kill_server("thrift")),
+    "api": Kind("kill -9 of the API while it is asked", beside.kill_api),
+    "images": Kind("kill -9 of the JVM with the images", beside.kill_images_jvm),
+    "images-worker": Kind("kill -9 of a worker with an image", beside.kill_images_worker),
     "pause-stream": Kind("SIGSTOP of the stream", _pause(_stream_pids)),
     "pause-kafka": Kind("SIGSTOP of Kafka", _pause(lambda bed: [bed.server("kafka").pid])),
     "pause-hbase": Kind("SIGSTOP of HBase", _pause(lambda bed: [bed.server("hbase").pid])),
     "cut-kafka": Kind("no network to Kafka", _cut("cut-kafka")),
     "cut-hbase": Kind("no network to HBase", _cut("cut-hbase")),
+    "slow-hbase": Kind("every answer of HBase comes late", overload.slow_hbase),
+    "slow-subscriber": Kind("a subscriber that hardly reads", overload.slow_subscriber),
+    "disk-full": Kind("Kafka can write no more", overload.disk_full),
+    "outage": Kind("the stream is away, alerts go on coming", overload.outage, is_drawn=False),
+    "burst": Kind("40,000 alerts at once", overload.burst, is_drawn=False),
 }
 """By name; the first are the steps of a micro-batch."""
 
 
-def draw(n: int, seed: int) -> list[str]:
+def usable(*, transactions: bool) -> list[str]:
+    """Return the names of the kinds that can come."""
+    return [name for name, kind in KINDS.items() if transactions or not kind.needs_transactions]
+
+
+def draw(n: int, seed: int, *, transactions: bool = False) -> list[str]:
     """Return n kinds in a drawn order, each as often as the others, or once more."""
     rng = np.random.default_rng(seed)
-    names = list(KINDS)
+    names = [name for name in usable(transactions=transactions) if KINDS[name].is_drawn]
     rounds = [rng.permutation(names).tolist() for _ in range(-(-n // len(names)))]
     return [name for one in rounds for name in one][:n]

@@ -25,6 +25,7 @@ class Relay:
 
     def __init__(self, port: int, server_port: int) -> None:
         self.port, self._server_port = port, server_port
+        self._delay_s = 0.0
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -39,6 +40,10 @@ class Relay:
     def heal(self) -> None:
         """Let all pass again."""
         self._loop.call_soon_threadsafe(self._open.set)
+
+    def slow(self, delay_s: float) -> None:
+        """Let every piece that passes take longer from now on. [s]"""
+        self._delay_s = delay_s
 
     def close(self) -> None:
         """End all connections."""
@@ -86,5 +91,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK):
                 await self._open.wait()
+                if self._delay_s:
+                    await asyncio.sleep(self._delay_s)
                 writer.write(data)
                 await writer.drain()

@@ -25,6 +25,11 @@ left. publishing: packets of an earlier Arrow batch are on their way. published:
 acknowledged. recorded: the ledger has the batch, Spark has not committed it.
 """
 
+TRANSACTION_STEPS = ("sent", "committed")
+"""With transactions besides: sent: all packets of a task are acknowledged, readers of committed
+messages see none. committed: they see all of them, Spark does not know that the task is done.
+"""
+
 _ARMED, _FIRED, _GROUP = "armed", "fired", "group"
 
 
@@ -70,6 +75,7 @@ def wrap_query(folder: Path) -> None:
     setattr(module, "batch_ranges", before(folder, "begun", module.batch_ranges))  # noqa: B010
     setattr(module, "write_messages", after(folder, "published", module.write_messages))  # noqa: B010
     setattr(module, "Ledger", functools.partial(_ledger, folder))  # noqa: B010
+    setattr(module, "Outbox", functools.partial(outbox_with_steps, folder))  # noqa: B010
     # Pickled with the function that runs in the workers.
     setattr(module, "enricher_for", functools.partial(enricher_with_steps, folder))  # noqa: B010
 
@@ -99,6 +105,20 @@ def _ledger(folder: Path, *args: Any) -> Ledger:
     ledger = Ledger(*args)
     setattr(ledger, "record", after(folder, "recorded", ledger.record))  # noqa: B010
     return ledger
+
+
+def outbox_with_steps(folder: Path, *args: Any, **kwargs: Any) -> Any:
+    """Return what sends in transactions, with its steps; called in the worker."""
+    outbox = importlib.import_module("broker.spark.outbox").Outbox(*args, **kwargs)
+    commit = after(folder, "committed", outbox.commit)
+
+    def flush_and_commit() -> None:
+        outbox.flush()
+        reach(folder, "sent")
+        commit()
+
+    outbox.commit = flush_and_commit
+    return outbox
 
 
 class _Table:

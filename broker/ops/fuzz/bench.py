@@ -20,6 +20,7 @@ from broker.catalog.registry import Catalogs
 from broker.config import Config
 from broker.ops.fuzz.judge import IMAGES, SURVEYS, cutouts_of, judge, seeds_of
 from broker.ops.fuzz.mutate import mutate
+from broker.ops.trend import trend_of
 from broker.science import Runner
 from broker.science.registry import order_contributions
 from broker.spark.decode import decode
@@ -32,6 +33,7 @@ from broker.types import DEAD_LETTERS, Run
 
 _RUN = Run("fuzz")
 _BATCH = 1000
+_LEAST_VALUES = 8
 _STAGE = "consumed int, stored int, dead int, cutouts int, refused int, odd int, peakMb double"
 
 Say = Callable[[str], None]
@@ -52,6 +54,9 @@ class FuzzRow:
         Refused because a decoder stumbled in a way that it does not know.
     first_mb, last_mb : float
         Memory of JVM and workers after a quarter of the packets, and after all. [MB]
+    slope_mb, slope_error_mb : float
+        Growth with 10,000 packets more, of a line through the second half, and its standard
+        error; NaN where there are too few. [MB]
     """
 
     survey: str
@@ -63,6 +68,8 @@ class FuzzRow:
     odd: int
     first_mb: float
     last_mb: float
+    slope_mb: float
+    slope_error_mb: float
 
     @property
     def unaccounted(self) -> int:
@@ -130,9 +137,18 @@ def _survey(spark: Any, rng: np.random.Generator, survey: str, n: int, say: Say)
         total["cutouts"],
         total["refused"],
         total["odd"],
-        memory[len(memory) // 4],
-        memory[-1],
+        *_growth(memory),
     )
+
+
+def _growth(memory: list[float]) -> tuple[float, float, float, float]:
+    """Return memory after a quarter and at the end, and the slope of the second half. [MB]"""
+    late = memory[len(memory) // 2 :]
+    slope = error = np.nan
+    if len(late) >= _LEAST_VALUES:
+        found = trend_of(np.arange(len(late)) * (_BATCH / 10_000.0), late)
+        slope, error = found.slope, found.error
+    return memory[len(memory) // 4], memory[-1], slope, error
 
 
 def _images(rng: np.random.Generator, n: int) -> FuzzRow:
@@ -142,9 +158,7 @@ def _images(rng: np.random.Generator, n: int) -> FuzzRow:
         for packet in _made(rng, IMAGES, min(_BATCH, n - first)):
             total[judge(IMAGES, packet).is_alert] += 1
         memory.append(_memory_mb())
-    return FuzzRow(
-        IMAGES, n, total[True], total[False], 0, 0, 0, memory[len(memory) // 4], memory[-1]
-    )
+    return FuzzRow(IMAGES, n, total[True], total[False], 0, 0, 0, *_growth(memory))
 
 
 def _topic(survey: str) -> str:

@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
+import numpy as np
 import pytest
 
-from broker.ops.faults import steps
+from broker.ops.faults import slope_of, steps
 from broker.ops.faults.proof import Published, torn
 from broker.ops.faults.proxy import Relay
 from broker.store.alerts import create_tables
@@ -117,3 +119,42 @@ def test_an_alert_without_what_leads_to_it_is_torn():
 
     put("alert", (b"k2", {b"c:v": b"x", b"p:v": b"x"}))
     assert torn(tables, RUN) == 1
+
+
+def test_a_slope_is_found_with_an_error_that_holds_for_values_that_follow_each_other():
+    rng = np.random.default_rng(3)
+    pulls = []
+    for _ in range(300):
+        noise = np.zeros(200)
+        for i, kick in enumerate(rng.normal(size=200)):
+            noise[i] = 0.6 * noise[i - 1] + kick
+        times = np.arange(200) * 5.0
+        found = slope_of("memory", times, 1000.0 + 0.02 * times + noise)
+        expected = 0.02 * 3600.0 / found.mean
+        pulls.append((found.per_hour - expected) / found.error)
+    # 300 pulls: their rms is known to 4 %; the correction is good to a few.
+    assert 0.85 < np.sqrt(np.mean(np.square(pulls))) < 1.2
+    assert abs(np.mean(pulls)) < 4.0 / np.sqrt(300.0)
+
+
+def test_a_leak_grows_a_flat_line_is_flat_and_a_short_look_is_open():
+    rng = np.random.default_rng(4)
+    times = np.arange(300) * 5.0
+    noise = rng.normal(size=300)
+
+    assert slope_of("memory", times, 1000.0 + noise).verdict == "flat"
+    assert slope_of("memory", times, 1000.0 + 0.1 * times + noise).verdict == "grows"
+    assert slope_of("memory", times[:10], 1000.0 + 30.0 * noise[:10]).verdict == "open"
+
+
+def test_a_relay_can_be_slow(echo):
+    relay = Relay(free_port(), echo)
+    try:
+        with socket.create_connection(("127.0.0.1", relay.port), timeout=30) as client:
+            relay.slow(0.2)
+            began = time.monotonic()
+            client.sendall(b"one")
+            assert client.recv(3) == b"one"
+            assert time.monotonic() - began >= 0.4  # there and back
+    finally:
+        relay.close()

@@ -1,0 +1,158 @@
+"""Too much, too slow, too full: faults after which everything still has to come through."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import psutil
+
+from broker.errors import ServiceError
+from broker.local import stack
+from broker.ops.faults.bed import Bed
+from broker.topics.kafka_group import KafkaGroup
+from broker.topics.publish import read_all
+from broker.topics.topic import Message, Topics
+from broker.types import Coordinate, Run
+
+BURST_ALERTS = 40_000
+_BURST_BATCH = 2000
+_DELAY_S = 0.05
+"""What a slow HBase takes longer for each piece of an answer or a question. [s]"""
+
+_READ_EVERY_S = 0.5
+_FILE_BYTES = 64 << 10
+_WAIT_S = 240.0
+_MORE_MB = 3000.0
+"""What the stream may need more memory for a burst: its heap, once. [MB]"""
+
+_MB = 1e6
+
+
+def slow_hbase(bed: Bed, seconds: float) -> None:
+    """Let every piece that goes to HBase or comes from it take longer."""
+    relay = bed.relay("cut-hbase")
+    relay.slow(_DELAY_S)
+    time.sleep(seconds)
+    relay.slow(0.0)
+
+
+def burst(bed: Bed, _: float) -> None:
+    """Send a night's worth of alerts at once; memory has to stay in bounds, and lag to show."""
+    bed.kill_stream()
+    bed.batch = _BURST_BATCH
+    made = bed.load.make(BURST_ALERTS)
+    bed.start_stream()
+    with _peak(bed) as peak:
+        began = time.monotonic()
+        bed.load.send(made)
+        sent_s = time.monotonic() - began
+        ends = bed.ends()
+        lag = sum(end - bed.finished("alerts").get(place, 0) for place, end in ends.items())
+        took = bed.wait_for(ends, _WAIT_S)
+    bed.kill_stream()
+    bed.batch = 0
+    if took is None:
+        raise ServiceError(f"the burst stood still with {lag} messages waiting")
+    bed.notes.append(
+        f"{BURST_ALERTS} alerts in {sent_s:.1f} s, lag seen {lag}, through after {took:.0f} s, "
+        f"memory {peak[0]:.0f} to {max(peak):.0f} MB"
+    )
+    if max(peak) > peak[0] + _MORE_MB:
+        raise ServiceError(f"memory grew from {peak[0]:.0f} to {max(peak):.0f} MB")
+
+
+def outage(bed: Bed, seconds: float) -> None:
+    """Leave the stream dead for a while; alerts go on coming."""
+    bed.kill_stream()
+    time.sleep(seconds)
+    waiting = sum(end - bed.finished("alerts").get(place, 0) for place, end in bed.ends().items())
+    bed.notes.append(f"{waiting} messages waited after {seconds:.0f} s")
+    bed.start_stream()
+
+
+def slow_subscriber(bed: Bed, seconds: float) -> None:
+    """Let a subscriber take a message now and then, and at last all, each once."""
+    name = _fullest(bed.topics, bed.servers.the_run)
+    group = KafkaGroup(bed.servers.kafka.bootstrap, name, "slow-subscriber", start_ms=0)
+    taken: list[Coordinate] = []
+    waiting: list[Message] = []
+    try:
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            waiting += [] if waiting else group.poll(1.0)
+            _take(group, waiting[:1], taken)
+            del waiting[:1]
+            time.sleep(_READ_EVERY_S)
+        lag = group.lag()
+        ends = {part.partition: part.end for part in bed.topics.ranges(name)}
+        limit = time.monotonic() + _WAIT_S
+        while group.lag() and time.monotonic() < limit:
+            _take(group, [*waiting, *group.poll(1.0)], taken)
+            waiting.clear()
+        group.commit()
+    finally:
+        group.close()
+    there = [m.coordinate for m in read_all(bed.topics, name)]
+    then = [at for at in there if at is not None and at.offset < ends[at.partition]]
+    mine = [at for at in taken if at.offset < ends[at.partition]]
+    bed.notes.append(f"{lag} of {len(then)} waited for the subscriber")
+    if sorted(map(str, mine)) != sorted(map(str, then)):
+        raise ServiceError(f"the subscriber has {len(mine)} of {len(then)} packets of {name}")
+
+
+def disk_full(bed: Bed, _: float) -> None:
+    """Let Kafka write no file longer than a bound, as on a full disk, until it gives up."""
+    kafka = bed.server("kafka")
+    _, hard = kafka.rlimit(psutil.RLIMIT_FSIZE)
+    kafka.rlimit(psutil.RLIMIT_FSIZE, (_FILE_BYTES, hard))
+    limit = time.monotonic() + _WAIT_S
+    try:
+        while kafka.is_running() and kafka.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > limit:
+                raise ServiceError("Kafka goes on writing to a full disk")
+            time.sleep(0.1)
+    except psutil.NoSuchProcess:
+        pass
+    finally:
+        with contextlib.suppress(psutil.Error):
+            kafka.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
+    stack.up(bed.servers)
+
+
+def _take(group: KafkaGroup, messages: Sequence[Message], taken: list[Coordinate]) -> None:
+    for message in messages:
+        group.handled(message)
+        taken += [] if message.coordinate is None else [message.coordinate]
+
+
+def _fullest(topics: Topics, run: Run) -> str:
+    """Return the public topic with the most packets."""
+    names = [n for n in topics.names() if n.startswith(f"run.{run.name}.") and n.endswith(".slim")]
+    return max(names, key=lambda name: sum(p.end - p.first for p in topics.ranges(name)))
+
+
+@contextlib.contextmanager
+def _peak(bed: Bed) -> Iterator[list[float]]:
+    """Give a list to which the stream's memory is added all the time. [MB]"""
+    found, stopping = [_memory_mb(bed)], threading.Event()
+
+    def watch() -> None:
+        while not stopping.wait(0.5):
+            found.append(_memory_mb(bed))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def _memory_mb(bed: Bed) -> float:
+    total = 0.0
+    for one in bed.stream_parts():
+        with contextlib.suppress(psutil.Error):
+            total += one.memory_info().rss / _MB
+    return total
