@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from broker.alerts.columns import CANONICAL, SCALARS
 from broker.notices import Ellipse, Notice
+from broker.store import keys
 from broker.store.alerts import AlertStore
 from broker.store.annotations import Annotation, AnnotationStore
 from broker.store.forced import FORCED_SOURCES, ForcedStore
@@ -116,8 +117,10 @@ def _fill_images(tables, run):
     store, (ra, dec) = AssociationStore(tables, run), PLACE
     names = ("diaSourceId", "diaObjectId", "midpointMjdTai", "ra", "dec", "psfFlux")
     rows = ((11, 11, MJD, ra, dec, 1.5), (12, 12, MJD, ra, dec + 1e-3, 2.5))
-    store.put(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))))
-    known = store.around(ra, dec, 0.01)
+    pixels = keys.pixels(np.array([ra, ra]), np.array([dec, dec + 1e-3]), keys.OBJECT_ORDER)
+    table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+    store.put(table)
+    known = table.append_column("objectPixel", pa.array(pixels))
     withdrawn = Retraction(12, 12, MJD, "not found", "v2", "1.0")
     store.mark(known.slice(1, 1), [withdrawn])
     RetractionStore(tables, run).put([withdrawn])
