@@ -16,7 +16,7 @@ HOMES = {
     "pyspark": ("spark/", "streaming/", "batch/"),
     "happybase": ("store/hbase.py",),
     "thriftpy2": ("store/hbase.py",),
-    "kafka": ("topics/kafka.py", "topics/kafka_group.py", "topics/kafka_transaction.py"),
+    "kafka": ("topics/kafka",),
     "py4j": ("local/split.py", "spark/", "streaming/", "batch/"),
     "psutil": ("local/", "science/", "streaming/", "spark/", "cli/", "ops/"),
     "fastapi": ("api/", "portal/"),

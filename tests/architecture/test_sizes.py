@@ -16,14 +16,6 @@ FILES = sorted(
 )
 LONGEST_FILE, LONGEST_BODY = 400, 60
 
-names = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-
-
-def functions(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
-
 
 def body_lines(function):
     """Lines of a function below its signature and docstring."""
@@ -33,33 +25,41 @@ def body_lines(function):
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
 
-@names
-def test_a_file_is_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+@pytest.fixture(scope="module")
+def nodes():
+    """Return the functions and the calls of each file."""
+    found = {}
+    for path in FILES:
+        all_nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        functions = [n for n in all_nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        found[path] = functions, [n for n in all_nodes if isinstance(n, ast.Call)]
+    return found
 
 
-@names
-def test_functions_are_short(path):
-    long = {f.name: n for f in functions(path) if (n := body_lines(f)) > LONGEST_BODY}
+def test_files_are_short():
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
 
-    assert not long
+    assert not {str(path): n for path, n in lines.items() if n > LONGEST_FILE}
 
 
-@names
-def test_the_library_does_not_print(path):
-    if "cli" in path.parts:
-        return
+def test_functions_are_short(nodes):
+    lengths = {
+        f"{path}:{f.name}": body_lines(f)
+        for path, (functions, _) in nodes.items()
+        for f in functions
+    }
+
+    assert not {name: n for name, n in lengths.items() if n > LONGEST_BODY}
+    assert sorted(lengths.values())[int(0.9 * len(lengths))] <= 30
+
+
+def test_the_library_does_not_print(nodes):
     calls = [
-        node.lineno
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        if node.func.id in ("print", "breakpoint")
+        f"{path}:{call.lineno}"
+        for path, (_, all_calls) in nodes.items()
+        if "cli" not in path.parts
+        for call in all_calls
+        if isinstance(call.func, ast.Name) and call.func.id in ("print", "breakpoint")
     ]
 
     assert not calls
-
-
-def test_most_functions_are_short():
-    lengths = sorted(body_lines(f) for path in FILES for f in functions(path))
-
-    assert lengths[int(0.9 * len(lengths))] <= 30

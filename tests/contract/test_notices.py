@@ -151,6 +151,7 @@ def test_a_notice_after_the_alert_gives_the_same_pair(each_desk):
     assert [m.value for m in each_desk.pairs()] == [backward, backward]
 
 
+@pytest.mark.slow
 def test_random_alerts_give_the_same_pairs_in_both_orders(desk):
     rng = np.random.default_rng(8)
     n = 300

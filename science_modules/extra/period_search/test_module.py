@@ -25,6 +25,7 @@ def sources(n, seed, *, amplitude):
     return LightCurves(alert, *columns, n, band.ravel().astype("i1")), period[:, 0]
 
 
+@pytest.mark.slow
 def test_injected_periods_come_back():
     history, period = sources(100, 1, amplitude=3.0)
     got = period_search(history)
@@ -33,6 +34,7 @@ def test_injected_periods_come_back():
     assert (found & (got["periodLogFap"] < -4.0)).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_noise_has_peaks_no_more_often_than_is_said():
     history, _ = sources(150, 2, amplitude=0.0)
     chance = 10.0 ** period_search(history)["periodLogFap"]

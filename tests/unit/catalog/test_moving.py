@@ -62,6 +62,7 @@ def installed(tmp_path):
     return Catalogs(folder), columns
 
 
+@pytest.mark.slow
 def test_an_alert_on_a_body_finds_it_by_brute_force_too(installed):
     catalogs, columns = installed
     orbits, rng = as_elements(columns), np.random.default_rng(2)

@@ -33,6 +33,7 @@ def test_the_list_has_modules_before_filters_and_says_what_they_read():
     assert all(row["doc"] for row in rows.values())
 
 
+@pytest.mark.slow
 def test_a_new_module_passes_its_own_checks_and_test(tmp_path):
     folder = tmp_path / "mine"
 

@@ -145,6 +145,7 @@ def brute_force(rows):
 places = st.tuples(st.integers(1, 4), st.integers(0, 4000), st.integers(0, 4000))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(places, min_size=1, max_size=14, unique=True), st.randoms())
 def test_any_order_and_any_repeat_give_what_brute_force_gives(drawn, random):

@@ -49,6 +49,7 @@ def matched(x, y, got, radius=2.0):
     return partner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [4.0, 5.0, 7.0])
 def test_pairs_come_apart_with_unbiased_fluxes_and_honest_errors(apart):
     rng = np.random.default_rng(int(apart))

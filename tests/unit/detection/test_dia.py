@@ -56,6 +56,7 @@ def matched(result, transients):
     return row, np.setdiff1d(np.arange(len(places)), row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [1.6, 1.9, 2.4])
 def test_transients_are_found_and_measured_with_honest_errors_in_any_seeing(field, sigma):
     found, truth, false, n_alerts = [], [], 0, 0
@@ -113,6 +114,7 @@ def test_what_fades_is_found_with_a_negative_flux(field):
     assert np.abs(pull).max() < 4.5
 
 
+@pytest.mark.slow
 def test_static_stars_leave_nothing_when_the_psf_varies_over_the_image(field):
     extra = 0
     for seed in range(3):

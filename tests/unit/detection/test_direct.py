@@ -121,6 +121,7 @@ def test_an_image_that_is_all_masked_is_refused():
         detect_sources(image.with_arrays(mask=mask))
 
 
+@pytest.mark.slow
 def test_close_pairs_come_apart_in_an_image_unless_it_is_not_wanted():
     rng = np.random.default_rng(6)
     grid = np.arange(40.0, SIDE - 30.0, 70.0)

@@ -69,6 +69,7 @@ def test_motions_and_places_are_those_put_in_within_their_errors():
     assert chi2 == pytest.approx(1.0, abs=0.2)
 
 
+@pytest.mark.slow
 def test_no_more_tracklets_are_made_of_chance_than_is_said():
     rng = np.random.default_rng(3)
     limits = Limits(max_chance=1.0)

@@ -52,6 +52,7 @@ def made(tmp_path_factory):
     return folder, home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "product",
     [

@@ -56,6 +56,11 @@ def record(tables, batch_id, ranges, counts, spans=(0.7,)):
     Ledger(tables, RUN).record("alerts", batch_id, ranges, counts, stats)
 
 
+def without_disk(page):
+    """Return a page but for the free space, which others change."""
+    return [line for line in page.splitlines() if not line.startswith("nightjar_disk")]
+
+
 def test_batches_add_up_and_each_is_counted_once(broker):
     _, tables, metrics = broker
     counts = {"consumed": 6, "stored": 5, "deadLetters": 1, "topic:sn": 2, "throttled:sn": 1}
@@ -78,7 +83,7 @@ def test_batches_add_up_and_each_is_counted_once(broker):
     assert value(page, "module_peak_bytes", module="rise") == 3 << 20
     # Of the second batch one message stands nowhere: the imbalance shows it.
     assert value(page, "ledger_imbalance_messages", query="alerts") == 1
-    assert page == metrics.page()
+    assert without_disk(page) == without_disk(metrics.page())
 
 
 def test_histograms_are_cumulative_and_end_with_all(broker):

@@ -25,6 +25,8 @@ from broker.simulation.moving import NAME as MOVING
 from broker.simulation.observatory import simulate_night
 from broker.simulation.transients import find_classes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def few():

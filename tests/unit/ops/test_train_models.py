@@ -92,6 +92,7 @@ def test_a_temperature_keeps_order_and_sum():
     assert warmed(p, 2.0).sum() == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_simulated_alerts_hold_nothing_later_than_themselves_and_repeat():
     drawn, again = (simulate_labelled_alerts(np.random.default_rng(4), 4) for _ in range(2))
 

@@ -114,6 +114,7 @@ def test_a_page_can_be_used_by_keyboard_and_read_aloud(client, url):
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_links_within_the_pages_lead_somewhere(client):
     seen = set()
     for url in PAGES:

@@ -166,6 +166,7 @@ def called(home, *arguments):
     return done.output, done.exception
 
 
+@pytest.mark.slow
 def test_a_user_s_topic_is_chosen_from_in_the_child_process(tmp_path):
     where = "snr > 60 AND (rise_rate > 0 OR contextClass = 'hosted')"
     _, error = called(tmp_path, "rising-users", "--where", where, "--doc", 'For "tests" — ours.')

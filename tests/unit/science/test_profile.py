@@ -13,7 +13,7 @@ import time
 def slow(psf_flux: pd.Series) -> pd.Series:
     '''Sleep.'''
     for _ in range(4):
-        time.sleep(0.005)  # here
+        time.sleep(0.05)  # here
     return 2.0 * psf_flux.astype(float)
 
 @science_module(version="1.0.0", outputs=(Column("large", "float64", "", "Large."),))
@@ -32,7 +32,7 @@ def test_time_and_memory_are_of_the_one_that_spends_them(write_modules, alerts):
     found = find_contributions(write_modules(slow=SLOW), catalogs={})
     slow, large = sorted(profile(found, alerts), key=lambda p: p.name, reverse=True)
 
-    assert slow.ms_per_alert >= 2.0  # four times 5 ms over ten alerts
+    assert slow.ms_per_alert >= 20.0  # four times 50 ms over ten alerts
     assert slow.peak_mb < 1.0
     assert large.ms_per_alert < slow.ms_per_alert  # what it reads from is not counted
     assert 23.0 < large.peak_mb < 26.0
@@ -41,7 +41,7 @@ def test_time_and_memory_are_of_the_one_that_spends_them(write_modules, alerts):
 def test_an_alert_alone_costs_what_the_call_costs(write_modules, alerts):
     found = find_contributions(write_modules(slow=SLOW), catalogs={})
 
-    assert (one_by_one(found, alerts.slice(0, 3), "slow") >= 20.0).all()
+    assert (one_by_one(found, alerts.slice(0, 3), "slow") >= 200.0).all()
 
 
 def test_the_line_that_takes_the_time_is_found(write_modules, alerts):
@@ -49,8 +49,8 @@ def test_the_line_that_takes_the_time_is_found(write_modules, alerts):
     lines = profile_lines(found, alerts, "slow")
     dearest = max(lines, key=lambda line: line.ms)
 
-    assert dearest.text == "time.sleep(0.005)  # here"
+    assert dearest.text == "time.sleep(0.05)  # here"
     assert dearest.times == 4
-    assert dearest.ms >= 20.0
+    assert dearest.ms >= 200.0
     assert [line.number for line in lines] == sorted(line.number for line in lines)
     assert np.sum([line.ms for line in lines if line is not dearest]) < dearest.ms

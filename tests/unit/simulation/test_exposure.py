@@ -165,6 +165,7 @@ def digest(place):
     return hashlib.sha256(message.value or b"").hexdigest()
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_in_any_order_and_any_process():
     night = simulate_night(seed=4, settings=TEST)
     forward = [hashlib.sha256(e.message.value).hexdigest() for e in night.exposures()]

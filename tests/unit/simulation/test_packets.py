@@ -78,6 +78,7 @@ def test_ztf_histories_have_all_kinds_and_a_month(made):
         assert alert["history"][-1]["psfFlux"] == alert["psfFlux"]
 
 
+@pytest.mark.slow
 def test_lsst_packets_are_as_large_as_the_survey_s_long_histories():
     packets = list(simulate_packets("lsst", 300, 1))
     alerts = canonical("lsst", packets[:40])

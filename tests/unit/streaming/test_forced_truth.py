@@ -13,6 +13,8 @@ from broker.simulation.settings import TEST
 from broker.streaming.image_differences import DifferenceFiles
 from broker.types import Coordinate
 
+pytestmark = pytest.mark.slow
+
 # One visit a sky: visits of one place share their template's noise, and pulls were not independent.
 CROWDED = dataclasses.replace(TEST, detector_px=400, visits_per_band=1, transient_density=60_000.0)
 SEEDS = (21, 22, 23, 24)

@@ -204,6 +204,7 @@ def test_a_batch_that_is_repeated_publishes_the_same_bytes(nights, cut, stored):
     assert after_a_kill == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(nights=st.lists(places, min_size=1, max_size=5), cut=st.integers(0, 5))
 def test_how_a_night_is_cut_into_batches_changes_nothing(nights, cut):
