@@ -36,6 +36,7 @@ STEPS = (
     "reliability",
     "association",
     "spark",
+    "kafka",
 )
 
 

@@ -35,7 +35,7 @@ from broker.ops.image_bench.rows import (
 )
 from broker.simulation.kernels import add_gaussians, normal_table, read_out
 
-_BIAS = 1000.0
+BIAS = 1000.0
 _OVERSCAN = 32
 _FULL_SIDE = 4096
 _STARS_PER_MPIX, _TRANSIENTS_PER_MPIX = 240.0, 12.0
@@ -138,17 +138,17 @@ def measure(side: int, core: int) -> None:
     memory, and of the transients found.
     """
     os.sched_setaffinity(0, {core})
-    raw, layout, masters, template, truth = _night(side)
+    raw, layout, masters, template, truth = make_night(side)
     start = time.process_time()
-    _, sources = _chain(raw, layout, masters, template)
+    _, sources = run_chain(raw, layout, masters, template)
     first = time.process_time() - start
-    again = sum(_chain(raw, layout, masters, template)[0])
+    again = sum(run_chain(raw, layout, masters, template)[0])
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
     answer = {"first": first - again, "memory": memory, "found": _share_found(sources, truth)}
     _say(answer)
     while sys.stdin.readline() == "go\n":
         start = time.perf_counter()
-        steps, _ = _chain(raw, layout, masters, template)
+        steps, _ = run_chain(raw, layout, masters, template)
         wall = time.perf_counter() - start
         _say(dict(zip(_STEPS, steps, strict=True)) | {"chain": sum(steps), "wall": wall})
 
@@ -158,7 +158,7 @@ def _say(answer: dict[str, float]) -> None:
     sys.stdout.flush()
 
 
-def _night(side: int) -> tuple[Any, Layout, Masters, Template, F64]:
+def make_night(side: int) -> tuple[Any, Layout, Masters, Template, F64]:
     """Return a raw plane, how it was made, a template, and the places of bright transients."""
     rng = np.random.default_rng(11)
     stars = _random_stars(rng, side, _STARS_PER_MPIX, 2.7, 4.7)
@@ -175,7 +175,7 @@ def _night(side: int) -> tuple[Any, Layout, Masters, Template, F64]:
         add_gaussians(light, *places, width, width, 0.02)
     light *= flat
     light += dark * np.float32(30.0) + bias * np.float32(GAIN)
-    counts = read_out(light, np.uint64(5), normal_table(), GAIN, READ, _BIAS, 65_000.0)
+    counts = read_out(light, np.uint64(5), normal_table(), GAIN, READ, BIAS, 65_000.0)
     raw, layout = _amplifiers(counts)
     deep = np.full((side, side), 8.0 * SKY, np.float32)
     width = np.full(stars.shape[1], 1.8)
@@ -210,7 +210,7 @@ def _amplifiers(counts: Any) -> tuple[Any, Layout]:
     """Return the plane that 2 x 8 amplifiers with overscans write, and their layout."""
     side = counts.shape[0]
     width, height = side // 8, side // 2
-    raw = np.full((side, 8 * (width + _OVERSCAN)), np.uint16(_BIAS))
+    raw = np.full((side, 8 * (width + _OVERSCAN)), np.uint16(BIAS))
     amplifiers = []
     for row in range(2):
         for column in range(8):
@@ -234,7 +234,7 @@ def _share_found(sources: Any, truth: F64) -> float:
     return float(np.mean(distance < 2.0))
 
 
-def _chain(
+def run_chain(
     raw: Any, layout: Layout, masters: Masters, template: Template
 ) -> tuple[list[float], Any]:
     """Return the seconds of each step, and the diaSources."""
@@ -264,6 +264,13 @@ def _chain(
     settings = DiaSettings(cutout_px=_CUTOUT)
     result = step(detect_on_difference(difference, template.version, settings=settings))
     return np.diff(marks).tolist(), result.sources
+
+
+def night_calibration(visit: int) -> Calibration:
+    """Return what a raw frame of the night says of itself."""
+    zero_point = 27.0 - 2.5 * float(np.log10(GAIN))
+    middle = 60_000.0 + 0.001 * visit
+    return Calibration(visit, 0, "r", middle, 30.0, zero_point, GAIN, READ, 6e4)
 
 
 def _as_image(reduced: Reduced) -> Image:
