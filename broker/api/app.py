@@ -105,6 +105,9 @@ _PARTS = (
 )
 """Modules with a router each."""
 
+_REGISTRY_CODES = {404: 40403, 500: 50001}
+"""What a schema registry calls these: no such schema, an error of the store."""
+
 _ERROR = {
     "content": {
         "application/json": {
@@ -152,7 +155,10 @@ def _say(request: Request, status: int, words: str, allowed: tuple[str, ...] = (
     page: ErrorPage | None = request.app.state.error_page
     if page is not None and not request.url.path.startswith(("/api/", "/schemas/ids/")):
         return page(request, status, words, allowed)
-    response = json_response({"error": words, "allowed": list(allowed)})
+    said: dict[str, object] = {"error": words, "allowed": list(allowed)}
+    if request.url.path.startswith("/schemas/ids/"):  # as clients of schema registries read it
+        said |= {"error_code": _REGISTRY_CODES.get(status, status), "message": words}
+    response = json_response(said)
     response.status_code = status
     return response
 

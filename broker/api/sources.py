@@ -141,7 +141,11 @@ class Sources:
     def check_index(self) -> None:
         """Raise ApiError if the run is older than the index of alerts."""
         if not self.has_table("index"):
-            raise ApiError(404, f"run {self.run.name} has no index: it is older than searches")
+            raise ApiError(
+                404,
+                f"run {self.run.name} is older than searches: it has no index of its alerts; its "
+                f"operator makes one with: broker --run {self.run.name} upgrade",
+            )
 
     def alert(self, survey: str, dia_source_id: str) -> Alert:
         """Return an alert; ApiError 404 if there is none that everyone may see."""

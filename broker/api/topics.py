@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from broker.api.errors import ApiError, not_found
 from broker.api.formats import json_response
@@ -181,8 +181,22 @@ def list_schemas(sources: SourcesOf) -> Response:
     return json_response({"data": rows})
 
 
-@router.get("/schemas/ids/{schemaId}")
 @registry_router.get("/schemas/ids/{schemaId}")
+def read_schema_as_registry(
+    sources: SourcesOf,
+    schemaId: SchemaId,  # noqa: N803  # parameters have wire names
+    subject: Annotated[str | None, Query(max_length=500)] = None,  # noqa: ARG001
+    format: Annotated[str | None, Query(max_length=100)] = None,  # noqa: A002, ARG001
+    fetchMaxId: bool = False,  # noqa: ARG001, N803
+) -> Response:
+    """Return a schema to a client of schema registries, with the parameters that these send.
+
+    An id has one schema here, whatever the subject, and it is sent as it is.
+    """
+    return read_schema(sources, schemaId)
+
+
+@router.get("/schemas/ids/{schemaId}")
 def read_schema(sources: SourcesOf, schemaId: SchemaId) -> Response:  # noqa: N803
     """Return a schema as a schema registry does: `{"schema": "…"}`."""
     body: dict[str, Any] = {"schema": json.dumps(sources.schema(schemaId)), "schemaType": "AVRO"}

@@ -4,9 +4,11 @@ import io
 import itertools
 import json
 import re
+import struct
 import subprocess
 import sys
 
+import fastavro
 import numpy as np
 import pytest
 import schemathesis
@@ -142,6 +144,43 @@ def test_pages_of_a_topic_stay_whole_when_new_messages_come(client, broker, word
     words._publish(broker.topics, broker.store)
 
 
+REGISTRY = "application/vnd.schemaregistry.v1+json"
+ACCEPT = {"Accept": f"{REGISTRY}, application/vnd.schemaregistry+json, application/json"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "?subject=young-supernova-value",  # confluent-kafka for Python
+        "?subject=young-supernova-value&format=",
+        "?fetchMaxId=false&subject=young-supernova-value",  # Java
+    ],
+)
+def test_a_deserializer_of_schema_registries_reads_a_packet(client, broker, query):
+    """As such clients do it: a zero byte, the id in four, then Avro of the schema of that id."""
+    name = broker.sources.run.public_topic(EXAMPLE_TOPIC, "slim")
+    message = next(iter(broker.topics.read(name, partition=0, first=0, end=1)))
+    magic, number = struct.unpack(">bI", message.value[:5])
+
+    answer = client.get(f"/schemas/ids/{number}{query}", headers=ACCEPT)
+
+    assert magic == 0
+    assert answer.headers["content-type"] == REGISTRY
+    assert answer.json().get("schemaType", "AVRO") == "AVRO"
+    schema = fastavro.parse_schema(json.loads(answer.json()["schema"]))
+    record = fastavro.schemaless_reader(io.BytesIO(message.value[5:]), schema)
+    assert record["diaSourceId"].encode() == message.key
+
+
+def test_an_unknown_schema_is_refused_in_the_words_of_a_registry(client):
+    answer = client.get("/schemas/ids/7?subject=x-value", headers=ACCEPT)
+
+    assert answer.status_code == 404
+    assert answer.json()["error_code"] == 40403
+    assert "7" in answer.json()["message"]
+
+
 def test_schemas_are_given_as_a_registry_does(client, words):
     answer = client.get(f"/schemas/ids/{EXAMPLE_SCHEMA}")
 
@@ -221,6 +260,7 @@ def examples(app):
         yield url, query
 
 
+@pytest.mark.slow
 def test_every_example_of_the_description_runs(app, client):
     ran = []
     for url, query in examples(app):

@@ -206,3 +206,16 @@ def test_what_is_not_public_is_in_no_search(asked, words):
         text = asked.get(url).text
         assert "secret" not in text
         assert '"77"' not in text
+
+
+def test_a_run_older_than_the_index_shows_its_objects_and_says_how_to_search(words, tmp_path):
+    broker = words.made_broker(tmp_path)
+    broker.tables.drop(broker.sources.run.table("index"))
+    client = TestClient(make_app(broker.sources, requests_per_s=1e6, burst=1_000_000))
+
+    refused = client.get(f"{V1}/alerts?band=g")
+
+    assert refused.status_code == 404
+    assert f"broker --run {words.RUN.name} upgrade" in refused.json()["error"]
+    assert client.get(f"{V1}/objects/sim/{words.BIG}").json()["nAlerts"] == 2
+    assert client.get(f"{V1}/nights").status_code == 200
