@@ -9,12 +9,12 @@ import dataclasses
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from broker.errors import ConfigError
-from broker.types import LIVE, Run
+from broker.types import LIVE, Bootstrap, Run
 
 _PREFIX = "BROKER_"
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -33,10 +33,16 @@ class KafkaConfig:
     advertised_port: int = 0
     """Where a local Kafka tells its clients to go, if something stands between; 0 means `port`."""
 
+    secure: bool = False
+    """A local Kafka with users, TLS and rights; without, whoever reaches its port may all."""
+    user_file: str = ""
+    """The user to connect as: a file that only its owner can read, as `broker user add` writes.
+    Where a local Kafka is secure, its operator's, if nothing is said."""
+
     @property
-    def bootstrap(self) -> str:
-        """The address that clients start from."""
-        return f"{self.host}:{self.port}"
+    def bootstrap(self) -> Bootstrap:
+        """The address that clients start from, with the file of the user to connect as."""
+        return Bootstrap(f"{self.host}:{self.port}", self.user_file)
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,9 @@ class Config:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
         object.__setattr__(self, "cache", Path(self.cache).expanduser().absolute())
         Run(self.run)
+        if self.kafka.secure and not self.kafka.user_file:
+            own = replace(self.kafka, user_file=str(self.kafka_users / "broker.properties"))
+            object.__setattr__(self, "kafka", own)
         ports = {
             "kafka.port": self.kafka.port,
             "kafka.controller_port": self.kafka.controller_port,
@@ -199,6 +208,11 @@ class Config:
     def the_run(self) -> Run:
         """The run that commands work on."""
         return Run(self.run)
+
+    @property
+    def kafka_users(self) -> Path:
+        """Folder of the certificates and users' files of a secure local Kafka."""
+        return self.home / "kafka-users"
 
     @property
     def catalog_path(self) -> Path:

@@ -16,6 +16,21 @@ SCHEMAS_TOPIC = "public.schemas"
 _RUN_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
 
 
+class Bootstrap(str):
+    """`host:port` of Kafka, and the file of the user to connect as; empty: nobody is asked."""
+
+    user_file: str
+
+    def __new__(cls, address: str, user_file: str = "") -> "Bootstrap":
+        """Return an address; it is text wherever text is wanted."""
+        made = super().__new__(cls, address)
+        made.user_file = user_file
+        return made
+
+    def __reduce__(self) -> tuple[type["Bootstrap"], tuple[str, str]]:
+        return (Bootstrap, (str(self), self.user_file))
+
+
 @dataclass(frozen=True)
 class Run:
     """A named run: its topics, tables, checkpoints, ledger and archive are its own.

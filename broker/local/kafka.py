@@ -7,10 +7,12 @@ from pathlib import Path
 
 from broker.config import Config
 from broker.errors import ServiceError
+from broker.local import secure
 from broker.local.jars import kafka_jars
 from broker.local.java import find_java
 from broker.local.service import Port, Service, java_command
 from broker.topics.kafka import KafkaTopics
+from broker.topics.kafka_access import write_private
 from broker.topics.topic import Message, TopicSettings
 
 MAX_MESSAGE_BYTES = 33_554_432
@@ -22,12 +24,12 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
-listeners=PLAINTEXT://{client},CONTROLLER://{controller}
-advertised.listeners=PLAINTEXT://{advertised}
+listeners=CLIENT://{client},CONTROLLER://{controller}
+advertised.listeners=CLIENT://{advertised}
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+inter.broker.listener.name=CLIENT
 log.dirs={data}
+{access}
 
 # One server: every internal topic has one copy.
 offsets.topic.replication.factor=1
@@ -52,6 +54,9 @@ num.io.threads=4
 num.recovery.threads.per.data.dir=2
 log.cleaner.dedupe.buffer.size=16777216
 """
+
+_OPEN = "listener.security.protocol.map=CONTROLLER:PLAINTEXT,CLIENT:PLAINTEXT"
+"""Without users: whoever reaches the port, which is the loopback's, may all."""
 
 _LOG4J = """\
 <Configuration status="WARN" shutdownHook="disable">
@@ -100,6 +105,7 @@ def kafka_service(config: Config) -> Service:
                 "kafka.tools.StorageTool",
                 *("format", "--ignore-formatted", "--cluster-id", _new_cluster_id()),
                 *("--config", properties),
+                *(secure.format_arguments(folder) if config.kafka.secure else ()),
             ),
         ),
         command=command("kafka.Kafka", properties),
@@ -109,21 +115,28 @@ def kafka_service(config: Config) -> Service:
 
 def _prepare(config: Config, folder: Path, format_command: list[str]) -> None:
     data = folder / "data"
-    (folder / "server.properties").write_text(
+    if config.kafka.secure:
+        access = secure.prepare(config, folder, data)
+    else:
+        secure.check_open(config)
+        access = _OPEN
+    write_private(
+        folder / "server.properties",
         _PROPERTIES.format(
             client=config.kafka.bootstrap,
             advertised=f"{config.kafka.host}:{config.kafka.advertised_port or config.kafka.port}",
             controller=f"127.0.0.1:{config.kafka.controller_port}",
             data=data,
+            access=access,
             max_bytes=MAX_MESSAGE_BYTES,
         ),
-        encoding="utf-8",
     )
     log = config.home / "logs" / "kafka.log"
     (folder / "log4j2.xml").write_text(_LOG4J.format(log=log), encoding="utf-8")
     if (data / "meta.properties").exists():
         return
     said = subprocess.run(format_command, capture_output=True, text=True, check=False)
+    secure.forget_arguments(folder)
     if said.returncode != 0:
         last = (said.stdout + said.stderr).strip().splitlines()[-1:]
         raise ServiceError(f"Kafka could not format {data}: {' '.join(last)}", path=str(data))

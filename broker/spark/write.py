@@ -5,6 +5,7 @@ from pyspark.accumulators import Accumulator, AccumulatorParam
 from pyspark.sql import DataFrame
 
 from broker.spark.stats import BatchStats
+from broker.topics.kafka_access import java_options
 
 _MAX_REQUEST_BYTES = 32 << 20
 _PRODUCER_BUFFER_BYTES = 64 << 20
@@ -30,7 +31,7 @@ def write_messages(messages: DataFrame, bootstrap: str, *, by_workers: bool = Fa
         return
     (
         messages.write.format("kafka")
-        .option("kafka.bootstrap.servers", bootstrap)
+        .options(**java_options(bootstrap))
         .option("includeHeaders", "true")
         .option("kafka.acks", "all")
         .option("kafka.linger.ms", "5")

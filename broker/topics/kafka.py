@@ -11,6 +11,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
 from broker.errors import ServiceError
+from broker.topics.kafka_access import connection
 from broker.topics.topic import Message, OffsetRange, TopicSettings
 from broker.types import Coordinate
 
@@ -212,11 +213,7 @@ class KafkaTopics:
 
     @property
     def _common(self) -> Mapping[str, Any]:
-        return {
-            "bootstrap_servers": self._bootstrap,
-            "client_id": "nightjar-broker",
-            "bootstrap_timeout_ms": int(min(self._timeout_s, _BOOTSTRAP_S) * 1000),
-        }
+        return connection(self._bootstrap, bootstrap_s=min(self._timeout_s, _BOOTSTRAP_S))
 
     def _get_admin(self) -> Any:
         with self._lock:

@@ -12,6 +12,7 @@ from kafka.structs import OffsetAndMetadata
 
 from broker.errors import ServiceError
 from broker.topics.kafka import to_message
+from broker.topics.kafka_access import connection
 from broker.topics.topic import Message
 
 _MAX_BYTES = 48 << 20
@@ -50,9 +51,7 @@ class KafkaGroup:
         self._begun: set[Any] = set()
         try:
             self._consumer: Any = KafkaConsumer(
-                bootstrap_servers=bootstrap,
-                bootstrap_timeout_ms=int(min(timeout_s, 10.0) * 1000),
-                client_id="nightjar-broker",
+                **connection(bootstrap, bootstrap_s=min(timeout_s, 10.0)),
                 group_id=group,
                 enable_auto_commit=False,
                 allow_auto_create_topics=False,
@@ -194,8 +193,7 @@ def group_lag(bootstrap: str, topic: str, group: str) -> list[dict[str, int | No
     """
     try:
         consumer: Any = KafkaConsumer(
-            bootstrap_servers=bootstrap,
-            bootstrap_timeout_ms=10_000,
+            **connection(bootstrap),
             group_id=group,
             enable_auto_commit=False,
             allow_auto_create_topics=False,
@@ -246,7 +244,7 @@ def read_plainly(
     column : str
         What is returned of each.
     """
-    consumer: Any = KafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    consumer: Any = KafkaConsumer(topic, **connection(bootstrap), auto_offset_reset="earliest")
     found: list[Any] = []
     try:
         for message in consumer:
