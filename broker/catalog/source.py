@@ -237,7 +237,7 @@ def _positions(
                     column=name,
                 )
         ra, dec = (_numbers(c, n) for c, n in zip(columns, (at.ra, at.dec), strict=True))
-        _check_unit(ra, dec, at)
+        _check_unit(ra, dec, at, is_stated=at.ra in units and at.dec in units)
         if at.unit == "rad":
             ra, dec = np.degrees(ra), np.degrees(dec)
     if at.frame != "icrs":
@@ -245,19 +245,20 @@ def _positions(
     return ra, dec
 
 
-def _check_unit(ra: Floats, dec: Floats, at: PositionColumns) -> None:
+def _check_unit(ra: Floats, dec: Floats, at: PositionColumns, *, is_stated: bool) -> None:
+    """Refuse radians for degrees and the reverse; what the file states itself is taken."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # all NaN: said later
         extent = float(np.nanmax(np.abs(ra), initial=0.0)), float(np.nanmax(np.abs(dec), initial=0))
-        spread = float(np.ptp(ra[np.isfinite(ra)])) if np.isfinite(ra).any() else 0.0
     in_radians = extent[0] <= 2.0 * np.pi + 1e-9 and extent[1] <= np.pi / 2.0 + 1e-9
     if at.unit == "rad" and not in_radians:
         raise ConfigError(
             f"positions.unit is rad, but positions go to {extent[0]:g} and {extent[1]:g}: these "
             "are degrees"
         )
-    is_much = ra.size >= _ENOUGH_FOR_RADIANS and spread > np.pi / 2.0
-    if at.unit == "deg" and at.known is None and in_radians and is_much:
+    # Of the sky 1 part in 2000 is there in degrees, and all of it in radians.
+    is_told = is_stated or at.known is not None or ra.size < _ENOUGH_FOR_RADIANS
+    if at.unit == "deg" and in_radians and not is_told:
         raise ConfigError(
             "all positions are within 6.28 and 1.57: these look like radians. Set "
             'positions.unit = "rad"; if they are degrees, give an entry whose place is known '

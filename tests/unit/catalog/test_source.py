@@ -179,6 +179,26 @@ def without(stars, **columns):
     return as_arrow(table)
 
 
+@pytest.mark.parametrize("width_deg", [0.5, 20.0])
+def test_a_small_field_in_radians_is_refused_and_one_in_degrees_is_told_apart(
+    add, stars, tmp_path, width_deg
+):
+    field = stars.copy()
+    field["RAJ2000"] = 150.0 + width_deg * np.linspace(0.0, 1.0, N)
+    field["DEJ2000"] = 2.0 + width_deg * np.linspace(0.0, 1.0, N)
+    add(as_arrow(field))
+
+    with pytest.raises(ConfigError, match="look like radians"):
+        add(as_arrow(moved(field, "rad")), version="dr2")
+
+    # In degrees a field may be there, too; a file with units says so.
+    field["RAJ2000"], field["DEJ2000"] = np.linspace(1.0, 2.0, N), np.linspace(0.0, 1.0, N)
+    field["RAJ2000"].unit = field["DEJ2000"].unit = u.deg
+    field.write(tmp_path / "field.ecsv")
+    add(tmp_path / "field.ecsv", version="dr3")
+    assert Catalogs(tmp_path / "c").rows("stars").version == "dr3"
+
+
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
