@@ -99,7 +99,9 @@ def _limits(values: NDArray[Any], low: float, top: float) -> tuple[float, float]
 def _draw(
     path: Path, values: NDArray[Any], order: int, scale: Any, *, title: str, label: str
 ) -> None:
+    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     image = mollweide(values, order, width=1200)
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -114,14 +116,37 @@ def _draw(
     )
     angle = np.linspace(0.0, 2.0 * np.pi, 400)
     axes.plot(2.0 * np.cos(angle), np.sin(angle), color="black", linewidth=0.8)
-    for ra in range(0, 361, 60):
-        x = (180.0 - ra) / 90.0
-        box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 1.0}
-        axes.text(x, 0.0, f"{ra}°", fontsize=8, ha="center", va="center", bbox=box)
+    _draw_grid(axes)
     axes.set_axis_off()
     axes.set_title(title)
-    figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, label=label)
+    bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, label=label)
+    if isinstance(scale, LogNorm):
+        bar.minorformatter = NullFormatter()
+        many = float(scale.vmax or 1.0) > 100.0 * float(scale.vmin or 1.0)
+            np.ptp(np.log10([scale.vmin, scale.vmax])) > 2.0
+        )  # labels of a narrow scale have room for 2 and 5
+        # Labels of 2 and 5 have room on a narrow scale.
+        bar.locator = LogLocator(subs=(1.0,) if many else (1.0, 2.0, 5.0))
+        bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
+        bar.update_ticks()
     figure.savefig(path, dpi=120)
+
+
+def _draw_grid(axes: Any) -> None:
+    """Draw circles of Dec every 30° and of RA every 60°, and say which they are."""
+    box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 1.0}
+    lines: dict[str, Any] = {"color": "gray", "linewidth": 0.4}
+    theta = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 2001)
+    sine = (2.0 * theta + np.sin(2.0 * theta)) / np.pi  # of Dec
+    for ra in range(0, 361, 60):
+        x = (180.0 - ra) / 90.0
+        axes.plot(x * np.cos(theta), np.sin(theta), **lines)
+        axes.text(x, 0.0, f"{ra}°", fontsize=8, ha="center", va="center", bbox=box)
+    for dec in (-60, -30, 30, 60):
+        at = np.interp(np.sin(np.radians(dec)), sine, theta)
+        x, y = 2.0 * np.cos(at), np.sin(at)
+        axes.plot([-x, x], [y, y], **lines)
+        axes.text(x + 0.03, y, f"{dec:+d}°", fontsize=8, ha="left", va="center")
 
 
 def mollweide(counts: NDArray[Any], order: int, *, width: int) -> NDArray[np.float64]:
