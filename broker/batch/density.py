@@ -123,8 +123,6 @@ def _draw(
     if isinstance(scale, LogNorm):
         bar.minorformatter = NullFormatter()
         many = float(scale.vmax or 1.0) > 100.0 * float(scale.vmin or 1.0)
-            np.ptp(np.log10([scale.vmin, scale.vmax])) > 2.0
-        )  # labels of a narrow scale have room for 2 and 5
         # Labels of 2 and 5 have room on a narrow scale.
         bar.locator = LogLocator(subs=(1.0,) if many else (1.0, 2.0, 5.0))
         bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
