@@ -29,6 +29,10 @@ _MIXED = 0.03
 
 _LEAST_BROADENING = 0.7
 _MIN_STARS = 4
+_SURE_SNR = 20.0
+_LEAST_LIGHT = 0.15
+"""A star of the template has at least this share of its peak on an exposure of twice its width, or
+behind clouds of two magnitudes."""
 _SCALE_RANGE = (0.5, 2.0)
 """Allowed ratio of the fitted flux scale to that of the zero points."""
 
@@ -66,7 +70,8 @@ def match_images(science: Image, template: Image) -> Match:
     Raises
     ------
     AlertError
-        If their fluxes differ by more than a factor of two from what their zero points say.
+        If their fluxes differ by more than a factor of two from what their zero points say, or
+        most of the template's stars are not where the exposure should have them.
 
     Notes
     -----
@@ -75,7 +80,9 @@ def match_images(science: Image, template: Image) -> Match:
     smoothed until it is the broader one everywhere: no kernel has to sharpen.
     """
     unusable = science.is_masked(UNUSABLE) | template.is_masked(UNUSABLE)
-    x, y = _static_stars(science, template, unusable)
+    x, y, is_odd = _static_stars(science, template, unusable)
+    if is_odd:
+        _require_stars(science, template, unusable)
     own = measure_widths(science, x, y, unusable=unusable)
     deep = measure_widths(template, x, y, unusable=unusable, variance=science.variance)
     s, t = own.typical, deep.typical
@@ -102,8 +109,8 @@ def match_images(science: Image, template: Image) -> Match:
 
 def _static_stars(
     science: Image, template: Image, unusable: Bools
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return pixels of stars that are in both images."""
+) -> tuple[NDArray[np.int32], NDArray[np.int32], bool]:
+    """Return pixels of stars that are in both images, and whether they are oddly few."""
     peaks = detect(
         science.pixels,
         science.variance,
@@ -117,7 +124,40 @@ def _static_stars(
     x, y = peaks.x[chosen], peaks.y[chosen]
     # What is not in the template is no star to match to.
     static = template.pixels[y, x] > 0.3 * science.pixels[y, x]
-    return x[static], y[static]
+    few = int(static.sum()) < max(_MIN_STARS, 0.5 * x.size)
+    return x[static], y[static], few
+
+
+def _require_stars(science: Image, template: Image, unusable: Bools) -> None:
+    """Raise AlertError if the exposure has not the stars that the template has.
+
+    What changes is on the exposure alone, however much it is; but a star of the template that it
+    should see and does not says that the two are not of the same place, or not turned alike.
+    """
+    peaks = detect(
+        template.pixels,
+        science.variance + template.variance,
+        psf_sigma=template.psf.sigma,
+        unusable=unusable,
+        threshold=_SURE_SNR,
+        negative=False,
+    )
+    margin = STAMP_HALF
+    ny, nx = science.shape
+    inside = (peaks.x >= margin) & (peaks.x < nx - margin)
+    inside &= (peaks.y >= margin) & (peaks.y < ny - margin)
+    x, y = peaks.x[inside], peaks.y[inside]
+    if x.size == 0:
+        return
+    here = cut_stamps(science.pixels, x, y, 1).max(axis=(1, 2))
+    found = int(np.sum(here > _LEAST_LIGHT * template.pixels[y, x]))
+    if found < 0.5 * x.size and (x.size >= _MIN_STARS or found == 0):
+        raise AlertError(
+            f"{found} of {x.size} bright stars of the template are on the exposure: its WCS or the "
+            "template is wrong",
+            found=found,
+            stars=int(x.size),
+        )
 
 
 def _star_noise(science: Image, template: Image, x: NDArray[np.int32], y: NDArray[np.int32]) -> F32:

@@ -26,6 +26,8 @@ _LEAST_PIXELS = 0.25
 """Least share of a block's pixels that say something about the sky."""
 
 _ROUNDS = 4
+_SHAPE_PARAMETERS = 9
+"""Of a surface of third degree, beside its mean."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Structure:
     Parameters
     ----------
     shape_share : float
-        1-sigma variation about a plane of the smooth part of the sky, as a share of it.
+        1-sigma variation about a plane of the smooth part of the sky, as a share of it, without the
+        noise; 0 if noise alone may have made it.
     step_share : float
         Largest step of the sky from an amplifier to its neighbours, as a share of it.
     step_snr : float
@@ -104,13 +107,25 @@ def sky_structure(
     flat = rest - _amplifier_offsets(rest, owner, len(boxes), step, sky)
     shape = _surface(np.nan_to_num(flat), np.isfinite(flat), rows, columns, degree=3)
     return Structure(
-        shape_share=float(np.std(shape)) / sky,
+        shape_share=_beyond_noise(float(np.std(shape)), error[np.isfinite(flat)]) / sky,
         step_share=step / sky,
         step_snr=snr,
         noise_jump=_noise_jump(np.where(good, noise, np.nan), owner, len(boxes)),
         lost_share=max(_share(box.of(unusable)) for box in boxes),
         worst=worst,
     )
+
+
+def _beyond_noise(scatter: float, error: F64) -> float:
+    """Return what a fitted shape has beside the noise of its blocks; 0 if noise alone may make it.
+
+    Nine parameters beside the mean take up their part of the noise; twice that is by chance once in
+    some 25,000 images.
+    """
+    if error.size == 0:
+        return 0.0
+    noise = float(np.sqrt(np.mean(error**2) * _SHAPE_PARAMETERS / error.size))
+    return float(np.sqrt(scatter**2 - noise**2)) if scatter > 2.0 * noise else 0.0
 
 
 def _share(flags: Bools) -> float:

@@ -321,11 +321,27 @@ def test_an_exposure_without_stars_is_subtracted_by_its_metadata_and_flagged(fie
     assert (flags & int(SourceFlag.POOR_SUBTRACTION) > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("factors", "shift"),
+    [((-1.0, 1.0), 0.0), ((1.2, 1.2), 0.0), ((1.0, 1.0), 40.0)],
+    ids=["mirrored", "a fifth too large", "shifted"],
+)
+def test_an_exposure_whose_stars_are_elsewhere_is_refused(field, factors, shift):
+    image, _ = observe(field, 507, 2.0, [10.0])
+    right = difference_and_detect(image, field.template)
+    cd = np.array(image.wcs.cd) * factors
+    turned = replace(image.wcs, cd=tuple(map(tuple, cd.tolist()))).shifted(shift, 0.0)
+
+    assert right.scorecard["kernelStars"] >= 4
+    with pytest.raises(AlertError, match="stars of the template are on the exposure"):
+        difference_and_detect(replace(image, wcs=turned), field.template)
+
+
 def test_a_template_that_does_not_match_is_refused_rather_than_flooding_the_stream(field):
     image = harness.draw(506, field.wcs, field.side, 2.0, field.stars, visit=9)
     scrambled = field.template.image.with_arrays(pixels=field.template.image.pixels[::-1].copy())
 
-    with pytest.raises(AlertError, match=r"sources, more than|flux scale"):
+    with pytest.raises(AlertError, match=r"sources, more than|flux scale|stars of the template"):
         difference_and_detect(
             image, Template(scrambled, "v1"), settings=DiaSettings(max_sources_per_mpix=10.0)
         )

@@ -157,3 +157,16 @@ def test_a_step_of_one_amplifier_is_measured_and_a_gradient_is_none():
     assert stepped.worst == 11
     assert stepped.step_share == pytest.approx(0.03, abs=0.004)
     assert stepped.step_snr > 5.0
+
+
+def test_noise_alone_has_no_shape():
+    boxes = default_amplifiers((256, 256))
+    none = np.zeros((256, 256), bool)
+    shares = [
+        sky_structure(
+            np.random.default_rng(k).normal(200.0, 12.0, (256, 256)).astype(np.float32),
+            sigma=12.0, sky=200.0, unusable=none, sources=none, amplifiers=boxes,
+        ).shape_share
+        for k in range(60)
+    ]  # fmt: skip
+    assert max(shares) == 0.0
