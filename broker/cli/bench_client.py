@@ -1,13 +1,20 @@
 """`broker bench client`."""
 
 import dataclasses
+import socket
 import sys
+import tempfile
 import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import click
 
 from broker.cli.main import load
 from broker.cli.output import emit_rows, json_option
+from broker.config import Config
 
 _BAD_DATA = 20
 
@@ -17,9 +24,12 @@ _BAD_DATA = 20
               help="Packets of a turn.")  # fmt: skip
 @click.option("--turns", type=click.IntRange(1), default=3, show_default=True,
               help="Measured turns, after one that warms up.")  # fmt: skip
+@click.option(
+    "--secure", is_flag=True, help="Also from a Kafka with users and TLS, started for it."
+)
 @json_option
 @click.pass_context
-def client(ctx: click.Context, packets: int, turns: int, as_json: bool) -> None:
+def client(ctx: click.Context, packets: int, turns: int, secure: bool, as_json: bool) -> None:
     """Measure how fast the client reads slim packets on one core, beside a loop without it.
 
     The loop has the Kafka client and fastavro only. Kafka must run; processor time is counted.
@@ -43,6 +53,40 @@ def client(ctx: click.Context, packets: int, turns: int, as_json: bool) -> None:
         rows.append({"what": what, "measured": rate, "required": f">= {LEAST_PER_S:.0f}",
                      "anchor": f"{rate / found.plain:.2f} of the plain loop",
                      "isMet": is_met})  # fmt: skip
+    if secure:
+        rows.append(_secure_row(config, schemas, made, number=packets, turns=turns))
     emit_rows(rows, ("what", "measured", "required", "anchor", "isMet"), as_json=as_json)
     if not all(row.get("isMet", True) for row in rows):
         sys.exit(_BAD_DATA)
+
+
+def _secure_row(
+    config: Config, schemas: Mapping[int, Any], packets: Sequence[bytes], *, number: int, turns: int
+) -> dict[str, Any]:
+    """Return a row of the table: a subscription over TLS, beside one without, in turns."""
+    from broker.client.bench_secure import bench_secure
+    from broker.local.stack import down, up
+
+    with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
+        port, controller_port = _free_ports()
+        kafka = dataclasses.replace(
+            config.kafka, host="127.0.0.1", port=port, controller_port=controller_port,
+            advertised_port=0, secure=True, user_file="",
+        )  # fmt: skip
+        guarded = dataclasses.replace(config, home=Path(home), kafka=kafka)
+        stack.callback(down, guarded)
+        up(guarded, names=("kafka",))
+        both = {"plain": config, "secure": guarded}
+        rates = bench_secure(both, schemas, packets, number=number, turns=turns)
+    return {
+        "what": "subscribe, TLS and SCRAM [packets/s]",
+        "measured": rates["secure"],
+        "anchor": f"{rates['secure'] / rates['plain']:.2f} of the same without",
+    }
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]

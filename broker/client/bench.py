@@ -99,7 +99,7 @@ def bench_client(
             "group": lambda: subscribed(f"{run.name}-{next(groups)}"),
             "frames": frames,
         }
-        rates = _in_turns(tasks, number=number, turns=turns)
+        rates = in_turns(tasks, number=number, turns=turns)
     finally:
         for one in (name, schemas_topic(run)):
             topics.delete(one)
@@ -107,9 +107,10 @@ def bench_client(
     return ClientRates(number, statistics.mean(len(p) for p in packets), **rates)
 
 
-def _in_turns(
+def in_turns(
     tasks: Mapping[str, Callable[[], int]], *, number: int, turns: int
 ) -> dict[str, float]:
+    """Return by name how many packets a task reads per second of processor time, the median."""
     spent: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(turns + 1):
         for name, task in tasks.items():
