@@ -19,6 +19,7 @@ STEPS = {
     "nearest": "broker.catalog.benchmark.nearest",
     "space": "broker.catalog.benchmark.space",
     "join": "broker.catalog.benchmark.joins",
+    "notices": "broker.notices.benchmark",
     "clusters": "broker.batch.measure_clusters",
     "growth": "broker.catalog.benchmark.growth",
 }

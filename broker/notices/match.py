@@ -89,6 +89,7 @@ def members(
         none = np.empty(0)
         return Members(np.empty(0, np.int64), none, none, none)
     rows = np.flatnonzero(_in_time(notice, mjd, window))
+    rows = rows[notice.place.may_hold(dec[rows], window.credible_level)]
     levels = notice.place.level(ra[rows], dec[rows])
     near = levels <= window.credible_level
     rows, levels = rows[near], levels[near]

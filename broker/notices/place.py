@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from broker.catalog.galactic import equatorial_cover, to_galactic, to_icrs
 from broker.catalog.healpix import (
@@ -85,8 +85,16 @@ class Ellipse:
 
     def ranges(self, level: float) -> tuple[Pixels, Pixels]:
         """Return ranges of pixels of order 29 that hold all places up to a credible level."""
-        radius = self.major * np.sqrt(np.log1p(-level) / np.log1p(-self.containment))
-        return pixels_in_cone(self.ra, self.dec, min(radius, 180.0) * ARCSEC_PER_DEG)
+        return pixels_in_cone(self.ra, self.dec, min(self._reach(level), 180.0) * ARCSEC_PER_DEG)
+
+    def may_hold(self, dec: Floats, level: float) -> NDArray[np.bool_]:
+        """Return which declinations [deg] are near enough for places up to a credible level."""
+        return np.asarray(np.abs(dec - self.dec) <= self._reach(level) * (1.0 + 1e-9))
+
+    def _reach(self, level: float) -> float:
+        """Return the semi-major axis of the ellipse that holds a credible level. [deg]"""
+        ratio = np.log1p(-level) / np.log1p(-self.containment)
+        return float(self.major * np.sqrt(ratio))
 
     def to_cells(self) -> dict[bytes, bytes]:
         """Return it as it is stored."""
@@ -138,6 +146,10 @@ class ProbabilityMap:
         inside = (row >= 0) & (pixels < self.end[row])
         found[np.flatnonzero(there)[inside]] = self.levels[row[inside]]
         return found
+
+    def may_hold(self, dec: Floats, level: float) -> NDArray[np.bool_]:  # noqa: ARG002 - as above
+        """Return which declinations are near enough: all, as looking a place up is quick."""
+        return np.ones(dec.shape, bool)
 
     def separation(self, ra: ArrayLike, dec: ArrayLike) -> Floats:
         """Return the distances of positions from the likeliest place, shape (n,). [arcsec]"""

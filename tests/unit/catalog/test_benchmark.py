@@ -18,7 +18,7 @@ SMALL = Sizes(rows=20_000, points=20_000, layout_rows=200_000, orbits=2000, aler
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bodies", "nearest", "space", "growth"])
+@pytest.mark.parametrize("name", ["bodies", "nearest", "space", "growth", "notices"])
 def test_each_step_measures_and_its_answers_are_those_of_the_reference(name, tmp_path):
     step = importlib.import_module(STEPS[name])
 
