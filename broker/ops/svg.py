@@ -85,7 +85,7 @@ def _scale(left: float, right: float, low: float, high: float) -> tuple[Any, Any
 
 def _axes(
     ends: tuple[float, float],
-    heights: tuple[float, float],
+    heights: Sequence[float],
     x: Any,
     y: Any,
     below: str,
@@ -98,7 +98,7 @@ def _axes(
         for value, anchor in zip(ends, ("start", "end"), strict=True)
     ]
     words += [
-        f'<text x="{_LEFT - 4}" y="{y(value) + 3:.1f}" text-anchor="end">{value:.3g}</text>'
+        f'<text x="{_LEFT - 4}" y="{y(value) + 3:.1f}" text-anchor="end">{_short(value)}</text>'
         for value in heights
     ]
     middle = (_LEFT + _WIDTH) / 2.0
@@ -108,6 +108,20 @@ def _axes(
         f'<text x="10" y="{foot / 2}" transform="{up}" text-anchor="middle">{escape(beside)}</text>'
     )
     return frame + "".join(words)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000.0 else f"{value:.3g}"
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return two to five round numbers between two values, steps of 1, 2 or 5."""
+    span = max(high - low, 1e-12)
+    power = 10.0 ** np.floor(np.log10(span / 3.0))
+    step = next(m * power for m in (1.0, 2.0, 5.0, 10.0) if span / (m * power) <= 4.0)
+    first = int(np.ceil(low / step - 1e-9))
+    count = int(np.floor(high / step + 1e-9)) - first + 1
+    return [float(f"{(first + k) * step:.12g}") for k in range(count)]
 
 
 def _figure(content: str, title: str) -> str:
@@ -180,7 +194,7 @@ def scatter(
     span = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-9)
     near = [v for v in limits if low - 3.0 * span <= v <= high + 3.0 * span]
     low, high = min([low, *near]), max([high, *near])
-    margin = 0.06 * max(high - low, 1e-9)
+    margin = 0.06 * max(high - low, 1e-3 * abs(high), 1e-9)
     x, y = _scale(0.0, max(len(values) + 1.0, 2.0), low - margin, high + margin)
     lines = "".join(
         f'<line x1="{_LEFT}" x2="{_WIDTH - 8}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
@@ -198,4 +212,9 @@ def scatter(
         if np.isfinite(v)
     )
     ends = (1.0, float(max(len(values), 1)))
-    return _figure(lines + dots + _axes(ends, (low, high), x, y, "image", ""), label)
+    heights = ticks(low - margin, high + margin)
+    across = "".join(
+        f'<line x1="{_LEFT}" x2="{_WIDTH - 8}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="#eee"/>'
+        for v in heights
+    )
+    return _figure(across + lines + dots + _axes(ends, heights, x, y, "image", ""), label)

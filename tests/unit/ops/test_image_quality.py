@@ -14,6 +14,7 @@ from broker.imaging.message import to_image
 from broker.ops.image_bench.quality import SETTINGS
 from broker.ops.image_quality import held_against_each_other, rows_of, table_of
 from broker.ops.image_quality_page import quality_page
+from broker.ops.svg import ticks
 from broker.simulation.exposure import draw_exposure
 from broker.simulation.faults import NO_FAULTS, Faults
 from broker.simulation.observatory import simulate_night
@@ -89,3 +90,16 @@ def test_a_file_that_is_no_image_is_named_and_the_others_are_scored(night):
 
 def test_files_or_a_night_are_needed():
     assert CliRunner().invoke(cli, ["image", "quality"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.9, 1.24), (-0.018, 0.0005), (540.0, 2270.0), (0.0, 1e-9), (-3.0, 3.0)]
+)
+def test_axes_have_a_few_round_numbers_within_their_ends(low, high):
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 5
+    assert low - 1e-12 <= found[0]
+    assert found[-1] <= high + 1e-12
+    steps = np.diff(found) / 10.0 ** np.floor(np.log10(np.diff(found)[0]) + 1e-9)
+    assert np.allclose(steps, steps[0])
+    assert round(float(steps[0])) in (1, 2, 5, 10)
