@@ -13,6 +13,7 @@ from broker.cli.bench_client import client
 from broker.cli.bench_faults import faults, fuzz, soak
 from broker.cli.bench_science import science
 from broker.cli.bench_serve import serve
+from broker.cli.bench_sizing import sizing
 from broker.cli.main import load
 from broker.cli.output import emit_json, emit_rows, json_option
 
@@ -37,6 +38,7 @@ command.add_command(soak)
 command.add_command(science)
 command.add_command(serve)
 command.add_command(client)
+command.add_command(sizing)
 
 
 @command.command()

@@ -29,6 +29,7 @@ _NOT_COMMANDS = {
     "bench_faults",
     "bench_science",
     "bench_serve",
+    "bench_sizing",
     "demo_report",
     "image_quality",
     "image_recreate",
