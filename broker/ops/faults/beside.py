@@ -42,7 +42,9 @@ from broker.topics.publish import read_all
 from broker.topics.topic import Message, TopicSettings
 from broker.types import IMAGES, Coordinate
 
-_PATIENCE_S = 240.0
+_PATIENCE_S = 900.0
+"""Images on a busy machine, with loops compiled anew, take minutes. [s]"""
+
 _POLL_S = 0.05
 _SURVEY = dataclasses.replace(TEST, bands=("r",), visits_per_band=4, transient_density=200_000.0)
 _numbers = itertools.count(1)
