@@ -53,7 +53,7 @@ def light_curve(history: Sequence[Mapping[str, Any]]) -> str:
         f'<tspan fill="{COLOURS.get(band, OTHER)}" dx="6">{escape(band)}</tspan>' for band in bands
     )
     zero = f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y(0):.1f}" y2="{y(0):.1f}" stroke="#bbb"/>'
-    axes = _axes((start, 0.0), (low, high), x, y, "days before the alert", "flux / µJy")
+    axes = _axes((start, 0.0), _rounded(low, high), x, y, "days before the alert", "flux / µJy")
     words = f'<text x="{_LEFT + 4}" y="{_TOP + 8}">{key}</text>'
     return _figure(zero + marks + axes + words, "light curve")
 
@@ -110,8 +110,12 @@ def _axes(
     return frame + "".join(words)
 
 
+def _rounded(*values: float) -> list[float]:
+    return [float(f"{value:.3g}") for value in values]
+
+
 def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000.0 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 1000.0 else f"{value:.5g}"
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -194,7 +198,7 @@ def scatter(
     span = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-9)
     near = [v for v in limits if low - 3.0 * span <= v <= high + 3.0 * span]
     low, high = min([low, *near]), max([high, *near])
-    margin = 0.06 * max(high - low, 1e-3 * abs(high), 1e-9)
+    margin = 0.06 * (high - low) or 0.06 * abs(high) or 0.5
     x, y = _scale(0.0, max(len(values) + 1.0, 2.0), low - margin, high + margin)
     lines = "".join(
         f'<line x1="{_LEFT}" x2="{_WIDTH - 8}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
