@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
+from broker.alerts.adapters import look_for_schemas
 from broker.archive import Archive
 from broker.batch.transfer import Plan
 from broker.batch.transfer_files import Part, write_part
@@ -55,6 +56,7 @@ def make_transfer(spark: SparkSession, config: Config, name: str) -> dict[str, A
 
 def _worker(config: Config, name: str) -> Any:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        look_for_schemas(config.home)
         transfer = transfers_of(config).open(name)
         plan, _ = transfer.opened()
         archive = Archive(config.archive_path, config.the_run)

@@ -48,12 +48,14 @@ def as_packets_came(
     reading: "Reading",
 ) -> Iterator["pa.Table"]:
     """Yield the alerts of nights of the archive, and of files."""
+    from broker.alerts.adapters import look_for_schemas
     from broker.archive import Archive
     from broker.catalog.registry import Catalogs
     from broker.ops.alert_tables import read_files, read_night
 
     nights, survey, files = source
     config = load(ctx)
+    look_for_schemas(config.home)
     catalogs = Catalogs(config.catalog_path)
     archive = Archive(config.archive_path, config.the_run)
     for night in nights:
