@@ -19,6 +19,10 @@ Misses begin at 0.7 sides: over 6e6 random displacements at poles, corners of ba
 edges of the polar caps there was none up to 0.6.
 """
 
+_ROUNDING_ARCSEC = 1e-3
+"""Cones are covered as if so much larger: at a pixel's corner rounding decides which pixel a place
+is in, and a cone of radius 0 there found the wrong one."""
+
 Pixels = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
@@ -121,6 +125,7 @@ def pixels_in_cone(ra: float, dec: float, radius_arcsec: float) -> tuple[Pixels,
     if radius_arcsec > 90.0 * ARCSEC_PER_DEG:
         # All the sky: the library leaves out parts of cones wider than about 110 deg.
         return np.zeros(1, np.uint64), np.array([12 << (2 * FINEST_ORDER)], np.uint64)
+    radius_arcsec += _ROUNDING_ARCSEC
     order = min(max(order_for_radius(radius_arcsec), 0) + 2, FINEST_ORDER - 2)
     pixels, orders, _ = cone_search(
         Longitude(ra, u.deg), Latitude(dec, u.deg), radius_arcsec * u.arcsec, order
