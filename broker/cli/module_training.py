@@ -59,11 +59,19 @@ def _show(report: dict[str, Any]) -> None:
     for name, title in (
         ("confusion", "share of each true class (rows) that is called so"),
         ("calibration", "probabilities, and the share that is true"),
-        ("leftOut", "each kind in turn is not trained on, and then asked for"),
+        ("leftOut", "each kind in turn is not trained on, and then asked for, by distance"),
+        ("leftOutForest", "the same by isolation forests"),
     ):
         if name in report:
             rows = report[name]
             emit_rows(rows, list(rows[0]), as_json=False, title=title)
-    for name in ("accuracy", "logLoss", "calibrationError", "temperature", "meanAuc"):
+    for name in (
+        "accuracy",
+        "logLoss",
+        "calibrationError",
+        "temperature",
+        "meanAuc",
+        "meanAucForest",
+    ):
         if name in report:
             click.echo(f"{name} {report[name]:.4f}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from broker.errors import ConfigError
 from broker.ops.train_light_curves import LabelledAlerts, simulate_labelled_alerts
 from broker.ops.train_onnx import Forest, boosting_to_onnx, isolation_to_onnx
+from broker.ops.train_scale import axes_of
 from broker.science.checks import Subject
 from broker.science.contract import ScienceModule
 from broker.science.models import load_onnx
@@ -213,19 +214,32 @@ def _calibration(
 def train_forest(
     training: Examples, calibration: Examples, test: Examples, seed: int
 ) -> tuple[bytes, dict[str, Any]]:
-    """Grow an isolation forest on each class; test them by leaving each class out in turn.
+    """Grow an isolation forest on each class, and find its axes; test both by each left out.
 
-    A light curve is as anomalous as its most fitting class says, the lowest score: Gupta,
-    Muthukrishna & Lochner 2025, RASTI 4 rzae054.
+    A light curve is as anomalous as its most fitting class says, the lowest score or distance:
+    Gupta, Muthukrishna & Lochner 2025, RASTI 4 rzae054.
     """
     forests = [
         _grow(training.columns[training.label == k], seed) for k in range(len(training.classes))
     ]
-    usual = _run(isolation_to_onnx(forests, {}), calibration.columns, "scores").min(axis=1)
-    quantiles = np.quantile(usual, np.linspace(0.0, 1.0, _QUANTILES))
-    metadata = {"quantiles": " ".join(f"{value:.6f}" for value in quantiles)}
-    made = isolation_to_onnx(forests, metadata)
-    scores = _run(made, test.columns, "scores")
+    axes = [axes_of(training.columns[training.label == k]) for k in range(len(training.classes))]
+    plain = isolation_to_onnx(forests, {}, axes)
+    metadata = {}
+    for output, name in (("scores", "quantiles"), ("distances", "distanceQuantiles")):
+        usual = _run(plain, calibration.columns, output).min(axis=1)
+        quantiles = np.quantile(usual, np.linspace(0.0, 1.0, _QUANTILES))
+        metadata[name] = " ".join(f"{value:.6f}" for value in quantiles)
+    made = isolation_to_onnx(forests, metadata, axes)
+    report: dict[str, Any] = {}
+    for output, suffix in (("distances", ""), ("scores", "Forest")):
+        rows = _left_out(_run(made, test.columns, output), test)
+        report[f"leftOut{suffix}"] = rows
+        report[f"meanAuc{suffix}"] = float(np.mean([row["auc"] for row in rows]))
+    return made, report
+
+
+def _left_out(scores: NDArray[np.float64], test: Examples) -> list[dict[str, Any]]:
+    """Return how well each class is found by what all others say of it, shape (n, n_classes)."""
     rows = []
     for k, name in enumerate(test.classes):
         score = np.delete(scores, k, axis=1).min(axis=1)
@@ -235,8 +249,7 @@ def train_forest(
             is_high = score > np.quantile(score[~is_new], 1.0 - percent / 100.0)
             row[f"inTop{percent}Percent"] = float(is_high[is_new].mean())
         rows.append(row)
-    mean = float(np.mean([row["auc"] for row in rows]))
-    return made, {"leftOut": rows, "meanAuc": mean}
+    return rows
 
 
 def _grow(columns: Matrix, seed: int) -> Forest:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import ConfigError
+from broker.ops.train_scale import Axes, Steps
 
 _OPSET, _ML_OPSET = 17, 3
 """Of 2022: read by every runtime since."""
@@ -126,11 +127,16 @@ def boosting_to_onnx(model: Any, metadata: Mapping[str, str]) -> bytes:
         _ensemble(trees_of_boosting(model), base, "sums"),
         helper.make_node("Softmax", ["sums"], ["probabilities"], axis=1),
     ]
-    return _file(nodes, [], "probabilities", model.n_features_in_, base.size, metadata)
+    return _file(nodes, [], ("probabilities",), model.n_features_in_, base.size, metadata)
 
 
-def isolation_to_onnx(forests: Sequence[Forest], metadata: Mapping[str, str]) -> bytes:
-    """Return isolation forests as ONNX: `scores`, a column each, are 2 ** (-path / mean path)."""
+def isolation_to_onnx(
+    forests: Sequence[Forest], metadata: Mapping[str, str], axes: Sequence[Axes] = ()
+) -> bytes:
+    """Return isolation forests as ONNX: `scores`, a column each, are 2 ** (-path / mean path).
+
+    With the axes of as many classes there are `distances` from them, too, a column each.
+    """
     from onnx import TensorProto, helper
 
     trees = [tree for k, one in enumerate(forests) for tree in trees_of_isolation(one, k)]
@@ -144,8 +150,68 @@ def isolation_to_onnx(forests: Sequence[Forest], metadata: Mapping[str, str]) ->
         helper.make_node("Exp", ["log_scores"], ["scores"]),
     ]
     constants = [helper.make_tensor("factors", TensorProto.FLOAT, [len(forests)], factors)]
+    outputs: tuple[str, ...] = ("scores",)
+    if axes:
+        more, known = _distances(axes)
+        nodes, constants, outputs = [*nodes, *more], [*constants, *known], ("scores", "distances")
     n_features = forests[0].model.n_features_in_
-    return _file(nodes, constants, "scores", n_features, len(forests), metadata)
+    return _file(nodes, constants, outputs, n_features, len(forests), metadata)
+
+
+def _distances(axes: Sequence[Axes]) -> tuple[list[Any], list[Any]]:
+    """Return nodes and constants of the distances from classes along their axes."""
+    from onnx import helper, numpy_helper
+
+    n = len(axes[0].steps)
+    trees = [
+        tree_of_steps(steps, column, k * n + column)
+        for k, one in enumerate(axes)
+        for column, steps in enumerate(one.steps)
+    ]
+    turn = np.zeros((len(axes) * n, len(axes) * n), np.float32)
+    for k, one in enumerate(axes):
+        turn[k * n : (k + 1) * n, k * n : (k + 1) * n] = one.turn
+    centre = np.concatenate([one.centre for one in axes]).astype(np.float32)
+    gather = np.repeat(np.eye(len(axes), dtype=np.float32), n, axis=0)
+    nodes = [
+        _ensemble(trees, np.zeros(len(trees)), "normal_scores"),
+        helper.make_node("Sub", ["normal_scores", "centre"], ["centred"]),
+        helper.make_node("MatMul", ["centred", "turn"], ["along_axes"]),
+        helper.make_node("Mul", ["along_axes", "along_axes"], ["squares"]),
+        helper.make_node("MatMul", ["squares", "gather"], ["sums_of_squares"]),
+        helper.make_node("Sqrt", ["sums_of_squares"], ["distances"]),
+    ]
+    constants = {"centre": centre, "turn": turn, "gather": gather}
+    return nodes, [numpy_helper.from_array(a, name) for name, a in constants.items()]
+
+
+def tree_of_steps(steps: Steps, column: int, target: int) -> Tree:
+    """Return a tree that is balanced and says what the steps of a column say, null included."""
+    feature, left, right, threshold, null_left, value = ([] for _ in range(6))  # type: ignore[var-annotated]
+
+    def grow(first: int, end: int) -> int:
+        """Add the steps from `first` to before `end`; return the number of their root."""
+        at, is_leaf, middle = len(feature), end - first == 1, (first + end) // 2
+        feature.append(column)
+        threshold.append(0.0 if is_leaf else float(steps.edges[middle - 1]))
+        null_left.append(steps.null < middle)
+        value.append(float(steps.values[first]))
+        left.append(-1)
+        right.append(-1)
+        if not is_leaf:
+            left[at], right[at] = grow(first, middle), grow(middle, end)
+        return at
+
+    grow(0, steps.values.size)
+    return Tree(
+        np.array(feature, np.int64),
+        np.array(left, np.int64),
+        np.array(right, np.int64),
+        np.array(threshold, np.float64),
+        np.array(null_left, np.bool_),
+        np.array(value, np.float64),
+        target,
+    )
 
 
 def _ensemble(trees: Sequence[Tree], base: NDArray[np.float64], output: str) -> Any:
@@ -193,7 +259,7 @@ def _floor(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
 def _file(
     nodes: list[Any],
     constants: list[Any],
-    output: str,
+    outputs: Sequence[str],
     n_features: int,
     n_outputs: int,
     metadata: Mapping[str, str],
@@ -204,7 +270,7 @@ def _file(
         nodes,
         "trees",
         [helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, n_features])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, n_outputs])],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, [None, n_outputs]) for o in outputs],
         constants,
     )
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]

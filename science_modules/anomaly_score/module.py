@@ -1,4 +1,4 @@
-"""How unlike all known kinds of light curves one is: isolation forests."""
+"""How unlike all known kinds of light curves one is: distance, and isolation forests."""
 
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,12 @@ MIN_DETECTIONS = 3
 
 
 @science_module(
-    version="1.0.0",
+    version="1.1.0",
     outputs=(
         Column("anomalyScore", "float32", "", "0.5 is usual, towards 1 is isolated soon."),
         Column("anomalyRank", "float32", "", "Part of usual light curves that score less, 0 to 1."),
+        Column("anomalyDistance", "float32", "", "From the nearest known kind, in its sigmas."),
+        Column("anomalyDistanceRank", "float32", "", "Part of usual ones that are nearer, 0 to 1."),
     ),
     setup=partial(load_onnx, Path(__file__).with_name("model.onnx")),
 )
@@ -59,7 +61,7 @@ def anomaly_score(
     *,
     model: OnnxModel,
 ) -> pd.DataFrame:
-    """Score how few random cuts separate each light curve from those of known kinds.
+    """Tell how far each light curve is from those of known kinds, and how few cuts part them.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ def anomaly_score(
     flare_significance : pd.Series
         From `flare`.
     model : OnnxModel
-        An isolation forest for each known kind, on these columns in this order.
+        Axes and an isolation forest for each known kind, on these columns in this order.
 
     Returns
     -------
@@ -91,18 +93,24 @@ def anomaly_score(
     Notes
     -----
     Liu, Ting & Zhou 2008, Proc. ICDM 413, eq. 2; the lowest of all kinds' scores counts: Gupta,
-    Muthukrishna & Lochner 2025, RASTI 4 rzae054. The rank is that among light curves that were not
-    trained on, interpolated between quantiles kept in the file.
+    Muthukrishna & Lochner 2025, RASTI 4 rzae054. The distance is that of Mahalanobis (1936) on
+    normal scores, from the kind that is nearest, with the covariance shrunk (Ledoit & Wolf 2004,
+    J. Multivar. Anal. 88, 365). The ranks are those among light curves that were not trained on,
+    interpolated between quantiles kept in the file.
     """
     columns = [value for name, value in locals().items() if name != "model"]
     is_known = ((lc_count_g >= MIN_DETECTIONS) | (lc_count_r >= MIN_DETECTIONS)).to_numpy()
-    # An alert is as anomalous as the class that fits it best says.
-    score = model(*columns)["scores"].min(axis=1).astype(np.float64)
-    quantiles = np.array(model.metadata["quantiles"].split(), dtype=np.float64)
-    rank = np.interp(score, quantiles, np.linspace(0.0, 1.0, quantiles.size))
-    return pd.DataFrame(
-        {
-            "anomalyScore": np.where(is_known, score, np.nan),
-            "anomalyRank": np.where(is_known, rank, np.nan),
-        }
-    ).astype(np.float32)
+    said = model(*columns)
+    answer = {}
+    for output, quantiles, name in (
+        ("scores", "quantiles", "anomalyScore"),
+        ("distances", "distanceQuantiles", "anomalyDistance"),
+    ):
+        # An alert is as anomalous as the class that fits it best says.
+        value = said[output].min(axis=1).astype(np.float64)
+        known = np.array(model.metadata[quantiles].split(), dtype=np.float64)
+        rank = np.interp(value, known, np.linspace(0.0, 1.0, known.size))
+        answer[name] = np.where(is_known, value, np.nan)
+        rank_name = "anomalyRank" if name == "anomalyScore" else f"{name}Rank"
+        answer[rank_name] = np.where(is_known, rank, np.nan)
+    return pd.DataFrame(answer).astype(np.float32)

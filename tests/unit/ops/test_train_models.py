@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.spatial.distance import mahalanobis
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest
 from sklearn.preprocessing import QuantileTransformer
 from threadpoolctl import threadpool_limits
@@ -13,6 +14,7 @@ from broker.cli.main import cli
 from broker.ops.train_light_curves import simulate_labelled_alerts
 from broker.ops.train_models import Examples, classifier_report, warmed
 from broker.ops.train_onnx import Forest, boosting_to_onnx, isolation_to_onnx, mean_path
+from broker.ops.train_scale import axes_of, steps_of
 from broker.science import load_onnx
 
 
@@ -57,6 +59,37 @@ def test_isolation_forests_say_the_same_in_onnx_nulls_included(tmp_path):
         expected = -one.model.score_samples(np.nan_to_num(one.scale.transform(other)))
         # A value that is itself a cut may fall to either side by a last bit: few are.
         assert np.mean(np.abs(got[:, k] - expected) < 1e-5) > 0.98
+
+
+def test_distances_are_those_of_mahalanobis_on_normal_scores(tmp_path):
+    rng = np.random.default_rng(4)
+    turned = rng.normal(0.0, 1.0, (2000, 3)) @ np.array([[1.0, 0.9, 0], [0, 0.5, 0], [0, 0, 1]])
+    x = np.exp(turned).astype("f4")  # any rising function of a normal score has the same one
+    x[rng.random(x.shape) < 0.1] = np.nan
+    axes = (axes_of(x), axes_of(x[:300, ::-1]))
+    model = IsolationForest(n_estimators=2, random_state=1).fit(np.nan_to_num(x))
+    scale = QuantileTransformer(n_quantiles=50, output_distribution="normal").fit(x)
+    file = isolation_to_onnx([Forest(model, scale)] * 2, {}, axes)
+    (tmp_path / "model.onnx").write_bytes(file)
+
+    got = load_onnx(tmp_path / "model.onnx")(x)["distances"]
+
+    along = [one(x) for one in axes]
+    expected = np.stack([np.linalg.norm(one, axis=1) for one in along], axis=1)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    # Uncorrelated and of unit variance along its own axes, and as scipy has it on true scores.
+    np.testing.assert_allclose(np.cov(along[0].T), np.eye(3), atol=0.05)
+    whole = ~np.isnan(x).any(axis=1)
+    truth = [
+        mahalanobis(row, np.zeros(3), np.linalg.inv(np.cov(turned.T))) for row in turned[whole]
+    ]
+    assert np.corrcoef(truth, got[whole, 0])[0, 1] > 0.9
+
+
+def test_a_column_without_values_has_one_step():
+    steps = steps_of(np.full(5, np.nan, np.float32))
+
+    assert steps(np.array([1.0, np.nan], np.float32)).tolist() == [0.0, 0.0]
 
 
 def test_the_mean_path_is_that_of_random_search_trees():
