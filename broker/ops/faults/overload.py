@@ -106,17 +106,11 @@ def disk_full(bed: Bed, _: float) -> None:
     kafka = bed.server("kafka")
     _, hard = kafka.rlimit(psutil.RLIMIT_FSIZE)
     kafka.rlimit(psutil.RLIMIT_FSIZE, (_FILE_BYTES, hard))
-    limit = time.monotonic() + _WAIT_S
     try:
-        while kafka.is_running() and kafka.status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > limit:
-                raise ServiceError("Kafka goes on writing to a full disk")
-            time.sleep(0.1)
-    except psutil.NoSuchProcess:
-        pass
-    finally:
-        with contextlib.suppress(psutil.Error):
-            kafka.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
+        kafka.wait(_WAIT_S)
+    except psutil.TimeoutExpired:
+        kafka.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
+        raise ServiceError("Kafka goes on writing to a full disk") from None
     stack.up(bed.servers)
 
 
