@@ -14,12 +14,14 @@ from broker.catalog.benchmark.rows import Row, at_least, at_most
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import even_sky
 from broker.catalog.coverage import all_sky
+from broker.catalog.distance import Distance, vectors
 from broker.catalog.install import install_catalog
 from broker.catalog.registry import Catalogs
 from broker.config import Config
 from broker.spark.session import make_session, stop_session
 
 LONGEST_S = 60.0
+_WITH_DISTANCE = "reference"
 _NAME, _MIN_POINTS, _IN_CLUSTERS, _CLUSTER_SIZE = "gaia", 5, 0.3, 20
 _FEWEST, _COMPARED = 20_000, 500_000
 
@@ -43,6 +45,7 @@ def rows(sizes: Sizes, config: Config) -> list[Row]:
                 session, Path(folder), _NAME, radius_arcsec=reach, min_points=_MIN_POINTS
             )
             seconds = time.perf_counter() - began
+        in_space = _in_space(session, small)
     finally:
         stop_session(session)
     number = int(found.column("cluster").to_numpy().max()) + 1
@@ -56,6 +59,7 @@ def rows(sizes: Sizes, config: Config) -> list[Row]:
         ),
         Row("clusters found", float(number)),
         at_least("core entries and their clusters as scikit-learn's, share", same, 1.0),
+        *in_space,
     ]
 
 
@@ -77,8 +81,6 @@ def _install(path: Path, n: int) -> float:
 
 def _compared(session: Any, n: int) -> tuple[float, float, float]:
     """Return the share of entries that agree, and the seconds of both."""
-    from sklearn.cluster import DBSCAN
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         reach = _install(path, n)
@@ -90,16 +92,63 @@ def _compared(session: Any, n: int) -> tuple[float, float, float]:
         assert stars is not None  # noqa: S101 - it was added
         vectors = _vectors(stars.ra, stars.dec)
     chord = 2.0 * np.sin(np.radians(reach / 3600.0) / 2.0)
+    same, their_s = _beside_sklearn(ours, vectors, chord)
+    return same, seconds, their_s
+
+
+def _beside_sklearn(ours: pa.Table, places: Any, reach: float) -> tuple[float, float]:
+    """Return the share of entries that agree, and the seconds of scikit-learn."""
+    from sklearn.cluster import DBSCAN
+
     began = time.perf_counter()
-    theirs = DBSCAN(eps=chord, min_samples=_MIN_POINTS, algorithm="kd_tree", n_jobs=2).fit(vectors)
+    theirs = DBSCAN(eps=reach, min_samples=_MIN_POINTS, algorithm="kd_tree", n_jobs=2).fit(places)
     their_s = time.perf_counter() - began
-    core = np.zeros(n, dtype=bool)
+    core = np.zeros(len(places), dtype=bool)
     core[theirs.core_sample_indices_] = True
     is_core = ours.column("isCore").to_numpy()
     mine, other = ours.column("cluster").to_numpy(), theirs.labels_
     # Both number clusters by their first core row, and differ in whose a border entry is.
     same = (core == is_core) & (~core | (mine == other)) & ((mine < 0) == (other < 0))
-    return float(same.mean()), seconds, their_s
+    return float(same.mean()), their_s
+
+
+def _in_space(session: Any, n: int) -> list[Row]:
+    """Return the rows of clusters in three dimensions: n entries in a ball, 3 of 10 in clumps."""
+    rng, by = np.random.default_rng(9), Distance("redshift")
+    reach = 0.4 * float(np.cbrt(4.0 / n))
+    ra, dec = even_sky(rng, n)
+    places = vectors(ra, dec, np.cbrt(rng.uniform(0.0, 1.0, n)))
+    of = np.arange(int(n * _IN_CLUSTERS)) // _CLUSTER_SIZE * _CLUSTER_SIZE
+    places[: of.size] = places[of] + rng.normal(0.0, 0.5 * reach, (of.size, 3))
+    length = np.linalg.norm(places, axis=1)
+    table = pa.table(
+        {
+            "id": pa.array(np.arange(n)).cast(pa.large_string()),
+            "ra": np.degrees(np.arctan2(places[:, 1], places[:, 0])) % 360.0,
+            "dec": np.degrees(np.arcsin(places[:, 2] / length)),
+            "redshift": length,
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        install_catalog(path, _WITH_DISTANCE, table, "bench", coverage=all_sky())
+        ask: dict[str, Any] = {"radius": reach, "distance": by, "min_points": _MIN_POINTS}
+        clusters(session, path, _WITH_DISTANCE, **ask)  # makes the index
+        began = time.perf_counter()
+        ours = clusters(session, path, _WITH_DISTANCE, **ask)
+        seconds = time.perf_counter() - began
+        entries = Catalogs(path).rows(_WITH_DISTANCE)
+        assert entries is not None  # noqa: S101 - it was added
+        there = vectors(entries.ra, entries.dec, by.values(entries))
+    same, their_s = _beside_sklearn(ours, there, reach)
+    return [
+        Row(
+            f"clusters of {n:.0e} entries in space on 2 cores, s of the clock",
+            seconds,
+            reference=f"scikit-learn DBSCAN: {their_s:.1f} s",
+        ),
+        at_least("in space: core entries and their clusters as scikit-learn's, share", same, 1.0),
+    ]
 
 
 def _vectors(ra: Any, dec: Any) -> Any:
