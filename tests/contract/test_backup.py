@@ -23,6 +23,9 @@ _spec = importlib.util.spec_from_file_location(
 every_table = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(every_table)
 
+IN_MEMORY = pytest.mark.parametrize("tables", ["memory"], indirect=True)
+"""What is the same for all tables is asked once: to make and drop a run's in HBase takes long."""
+
 FILES = {
     "checkpoints/{run}/alerts/commits/0": b"v1",
     "checkpoints/{run}/alerts/offsets/0": b"v1 offsets",
@@ -96,6 +99,7 @@ def test_a_run_comes_back_as_it_was(tables, made, run):
     assert all(now[name] == before[name] for name in before.keys() - on_the_servers_clock)
 
 
+@IN_MEMORY
 def test_what_is_there_is_not_written_over_unless_it_is_asked_for(tables, made, run):
     config, other, folder = made
     back_up(config, tables, folder)
@@ -111,6 +115,7 @@ def test_what_is_there_is_not_written_over_unless_it_is_asked_for(tables, made, 
     assert found["table alert"].is_same
 
 
+@IN_MEMORY
 def test_a_second_back_up_adds_the_archive_s_new_files_alone(tables, made, run):
     config, _, folder = made
     back_up(config, tables, folder)
@@ -126,6 +131,7 @@ def test_a_second_back_up_adds_the_archive_s_new_files_alone(tables, made, run):
     assert read_manifest(folder) == manifest
 
 
+@IN_MEMORY
 def test_a_damaged_back_up_is_refused_before_anything_is_written(tables, made, run):
     config, other, folder = made
     manifest = back_up(config, tables, folder)
@@ -141,6 +147,7 @@ def test_a_damaged_back_up_is_refused_before_anything_is_written(tables, made, r
     assert not other.home.exists()
 
 
+@IN_MEMORY
 def test_an_interrupted_back_up_is_none_and_the_one_before_it_stays(tables, made, run):
     config, other, folder = made
     first = back_up(config, tables, folder)
@@ -164,6 +171,7 @@ def test_an_interrupted_back_up_is_none_and_the_one_before_it_stays(tables, made
     assert back_up(config, tables, folder.with_name("fresh")).tables == first.tables
 
 
+@IN_MEMORY
 def test_the_back_up_of_another_run_or_another_folder_is_refused(tables, made):
     config, other, folder = made
     back_up(config, tables, folder)

@@ -61,6 +61,7 @@ def test_tables_that_are_missing_are_made_and_filled_from_the_alerts(tables, con
     assert said_of_alerts(tables, run) == whole
 
 
+@pytest.mark.parametrize("tables", ["memory"], indirect=True)
 def test_a_run_that_was_indexed_from_some_night_on_gets_the_nights_before(tables, config, run):
     whole = said_of_alerts(tables, run)
     table = tables.table(run.table("index"))
@@ -79,6 +80,7 @@ def test_a_run_that_was_indexed_from_some_night_on_gets_the_nights_before(tables
     assert said_of_alerts(tables, run) == whole
 
 
+@pytest.mark.parametrize("tables", ["memory"], indirect=True)
 def test_a_run_without_tables_is_refused(tables, config):
     with pytest.raises(ConfigError, match="nothing to upgrade"):
         upgrade(Config(home=config.home, run=Run("nobody").name), tables)
