@@ -198,7 +198,9 @@ class _Source:
                 texts = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant)]
                 given = [n.value for n in _arguments(call) if isinstance(n, ast.Constant)]
                 writes = any(isinstance(t, str) and _is_mode(t) for t in given)
-                outside = any(isinstance(t, str) and ".." in t for t in texts)
+                outside = any(
+                    isinstance(t, str) and (".." in t or t[:1] in "/~\\") for t in texts if t
+                )
                 return bool(words & self._near) and not outside and not writes
         return False
 
