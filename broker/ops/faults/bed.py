@@ -40,7 +40,9 @@ BAD_SHARE = 0.03
 
 _PORTS = (20_000, 32_000)
 _POLL_S = 0.05
-_START_S = 90.0
+_STOP_S = 120.0
+"""How long the load goes on trying to send, once it shall stop. [s]"""
+
 _RELAYED = {"cut-kafka": "kafka", "cut-hbase": "hbase"}
 
 
@@ -335,11 +337,13 @@ class Load:
     def _send(self, survey: str, packets: Sequence[bytes]) -> None:
         name = self._bed.servers.the_run.alerts_topic(survey)
         messages = [Message(packet) for packet in packets]
+        began = time.monotonic()
         while True:
             try:
                 self._bed.topics.send(name, messages)
             except ServiceError:
-                time.sleep(0.2)
+                if self._stopping.wait(0.2) and time.monotonic() - began > _STOP_S:
+                    return  # to a server that nobody has started again
                 continue
             self.sent[survey] += packets
             return
