@@ -80,11 +80,6 @@ class Report:
         """Share of the cores' time in which no program ran."""
         return 1.0 - self.task_s / max(self.cores * self.wall_s, 1e-9)
 
-    @property
-    def cpu_overhead(self) -> float:
-        """Share of the cores' time that the programs' processor time does not explain."""
-        return 1.0 - self.cpu_s / max(self.cores * self.wall_s, 1e-9)
-
 
 def find_files(places: Iterable[Path]) -> list[Path]:
     """Return the FITS files of folders, and files that are named, sorted and once each.
@@ -215,12 +210,15 @@ class _Job:
         return len(paths)
 
 
-_runners: dict[tuple[str, float, str], ProgramRunner] = {}
+_runners: dict[tuple[str, float], ProgramRunner] = {}
 
 
 def _runner(program: Program, root: Path, products: Path) -> ProgramRunner:
-    """Return this worker's runner of a program, made when it first meets it."""
-    key = (program.digest, program.timeout_s, str(products))
+    """Return this worker's runner of a program, made when it first meets it.
+
+    Another run of the same program finds it loaded.
+    """
+    key = (program.digest, program.timeout_s)
     if key not in _runners:
         for old in _runners.values():
             old.close()
@@ -228,6 +226,7 @@ def _runner(program: Program, root: Path, products: Path) -> ProgramRunner:
         _runners[key] = ProgramRunner(program, root / f"program-{program.digest}", products)
         atexit.register(_runners[key].close)
         keep_what_is_loaded()
+    _runners[key].products = products
     return _runners[key]
 
 

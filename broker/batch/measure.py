@@ -10,11 +10,13 @@ import os
 import signal
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from broker.batch.images import Report, results, run_images
 from broker.batch.program_run import DONE, run_program
@@ -38,12 +40,21 @@ class Measured:
         Whether every result is that of a plain loop, and a worker was killed if one should be.
     lost : int
         Files without a row, or that are not done.
+    spent_s : float
+        Processor time of all that took part: driver, Spark's Java process, its workers, the
+        programs. [s]
     """
 
     report: Report
     megabytes: float
     is_same: bool
     lost: int
+    spent_s: float
+
+    @property
+    def cpu_overhead(self) -> float:
+        """Share of all processor time that is no program's, whatever else the machine does."""
+        return 1.0 - self.report.cpu_s / max(self.spent_s, 1e-9)
 
     @property
     def speed(self) -> float:
@@ -104,7 +115,9 @@ def measure_images(
         spark = make_session(replace(config, home=home / "home"), "measure", jars=())
         try:
             run_images(spark, program, list(links)[:4], home / "warm")
+            before = _spent_s()
             report = run_images(spark, chosen, list(links), home / "out")
+            spent = _spent_s() - before
         finally:
             stop_session(spark)
         was_struck = Path(struck["marker"]).exists()
@@ -113,4 +126,18 @@ def measure_images(
     done = {p for p, row in rows.items() if row["status"] == DONE}
     same = all(json.dumps(rows[link]["result"]) == loop[str(p)] for link, p in links.items())
     size = copies * sum(p.stat().st_size for p in images) / 1e6
-    return Measured(report, size, same and was_struck == kill, len(links) - len(done))
+    return Measured(report, size, same and was_struck == kill, len(links) - len(done), spent)
+
+
+def _spent_s() -> float:
+    """Return the processor time of this process and all that it has started. [s]
+
+    A process that has ended is in that of the one that waited for it.
+    """
+    me = psutil.Process()
+    total = 0.0
+    for process in (me, *me.children(recursive=True)):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return float(total)

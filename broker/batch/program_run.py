@@ -77,11 +77,12 @@ class ProgramRunner:
         Folder for its code: unpacked here by the first runner that uses it.
     products : Path, optional
         What a program leaves in its working directory is moved to a folder of this one, named
-        after the file; without it, it is thrown away.
+        after the file; without it, it is thrown away. It may be another one for later files.
     """
 
     def __init__(self, program: Program, code: Path, products: Path | None = None) -> None:
-        self._program, self._products = program, products
+        self._program = program
+        self.products = products
         self._code = _unpacked(program, code)
         self._scratch = Path(tempfile.mkdtemp(prefix="run-", dir=code.parent))
         self._log = self._scratch / "log.txt"
@@ -122,8 +123,8 @@ class ProgramRunner:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _keep(self, path: str, folder: Path) -> None:
-        if self._products is not None and any(folder.iterdir()):
-            home = self._products / product_name(path)
+        if self.products is not None and any(folder.iterdir()):
+            home = self.products / product_name(path)
             shutil.rmtree(home, ignore_errors=True)
             home.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder, home)
