@@ -62,7 +62,12 @@ def bench_image(
     Raises
     ------
     ConfigError
-        If there is no such step, or a program to compare with is not installed.
+        If there is no such step.
+
+    Notes
+    -----
+    A step that cannot be measured, as without a program to compare with or without servers, is a
+    row that falls short and says why.
     """
     unknown = sorted(set(only) - set(STEPS))
     if unknown:
@@ -74,7 +79,10 @@ def bench_image(
         step = importlib.import_module(f"{__name__}.{name}")
         say(f"[{number}/{len(chosen)}] {name}: {(step.__doc__ or '').splitlines()[0]}")
         start = time.perf_counter()
-        found, used = run_step(name, side, repeats)
+        try:
+            found, used = run_step(name, side, repeats)
+        except ConfigError as error:
+            found, used = [Row(error.message, float("nan"), "measured", "", False)], 0.0
         say(f"    {time.perf_counter() - start:.0f} s, {used:.0f} s of processor time")
         rows += found
         spent += used

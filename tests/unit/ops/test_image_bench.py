@@ -3,8 +3,10 @@
 import pytest
 
 from broker.errors import ConfigError
+from broker.ops import image_bench
 from broker.ops.image_bench.chain import _scaling
 from broker.ops.image_bench.lattice import _against_poisson
+from broker.ops.image_bench.rows import Row
 from broker.ops.image_bench.step import run_step
 
 
@@ -34,3 +36,18 @@ def test_false_alarms_are_held_against_the_range_of_their_number(seen, is_met):
 def test_a_step_that_cannot_be_measured_says_why():
     with pytest.raises(ConfigError, match="nothing could not be measured: No module named"):
         run_step("nothing", 64, 1)
+
+
+def test_a_step_that_cannot_be_measured_falls_short_and_the_others_go_on(monkeypatch):
+    def fail(name, side, repeats):
+        if name == "kafka":
+            raise ConfigError("the step kafka could not be measured: no servers")
+        return [Row("good", 1.0, "", "", True)], 2.0
+
+    monkeypatch.setattr(image_bench, "run_step", fail)
+    said = []
+    found = image_bench.bench_image(only=("kafka", "sky"), say=said.append)
+
+    assert [row.is_met for row in found] == [True, False, None]
+    assert "no servers" in found[1].what
+    assert len(said) == 4
