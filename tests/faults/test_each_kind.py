@@ -9,7 +9,7 @@ pytestmark = pytest.mark.servers
 
 CHOSEN = (
     *("storing", "published", "worker", "kafka", "thrift", "hbase", "cut-kafka", "pause-stream"),
-    *("api", "images", "disk-full"),
+    *("api", "images-worker", "disk-full"),
 )
 chosen = pytest.mark.parametrize("kind", CHOSEN)
 
