@@ -18,7 +18,7 @@ HOMES = {
     "thriftpy2": ("store/hbase.py",),
     "kafka": ("topics/kafka",),
     "py4j": ("local/split.py", "spark/", "streaming/", "batch/"),
-    "psutil": ("local/", "science/", "streaming/", "spark/", "cli/", "ops/"),
+    "psutil": ("batch/", "local/", "science/", "streaming/", "spark/", "cli/", "ops/"),
     "fastapi": ("api/", "portal/"),
     "starlette": ("api/", "portal/"),
 }
