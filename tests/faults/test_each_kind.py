@@ -4,6 +4,7 @@ import pytest
 
 from broker.config import Config, load_config
 from broker.ops.faults import KINDS, bench_faults, draw
+from broker.ops.faults.steps import STEPS
 
 pytestmark = pytest.mark.servers
 
@@ -41,9 +42,11 @@ def test_rows_and_packets_are_those_of_an_undisturbed_run(bench):
     assert bench.differences == []
 
 
-def test_a_hundred_faults_have_each_kind_five_times():
+def test_a_hundred_faults_have_each_kind_four_times_and_each_step_five_times():
     drawn = draw(100, 1)
 
     known = {name for name, k in KINDS.items() if k.is_drawn and not k.needs_transactions}
-    assert {kind for kind in known if drawn.count(kind) >= 5} == known
+    assert len(drawn) == 100
+    assert {kind for kind in known if drawn.count(kind) >= 4} == known
+    assert min(drawn.count(step) for step in STEPS) >= 5
     assert draw(100, 1) == drawn != draw(100, 2)

@@ -1,6 +1,7 @@
 """The kinds of faults: what each does to a running broker, and how the operator's tools answer."""
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -172,8 +173,10 @@ KINDS: dict[str, Kind] = {
     "pause-hbase": Kind("SIGSTOP of HBase", _pause(lambda bed: [bed.server("hbase").pid])),
     "cut-kafka": Kind("no network to Kafka", _cut("cut-kafka")),
     "cut-hbase": Kind("no network to HBase", _cut("cut-hbase")),
-    "slow-hbase": Kind("every answer of HBase comes late", overload.slow_hbase),
-    "slow-subscriber": Kind("a subscriber that hardly reads", overload.slow_subscriber),
+    "slow-hbase": Kind("every answer of HBase comes late", overload.slow_hbase, is_drawn=False),
+    "slow-subscriber": Kind(
+        "a subscriber that hardly reads", overload.slow_subscriber, is_drawn=False
+    ),
     "disk-full": Kind("Kafka can write no more", overload.disk_full),
     "outage": Kind("the stream is away, alerts go on coming", overload.outage, is_drawn=False),
     "burst": Kind("40,000 alerts at once", overload.burst, is_drawn=False),
@@ -187,8 +190,13 @@ def usable(*, transactions: bool) -> list[str]:
 
 
 def draw(n: int, seed: int, *, transactions: bool = False) -> list[str]:
-    """Return n kinds in a drawn order, each as often as the others, or once more."""
+    """Return n kinds in a drawn order: of 100, each step of a batch five times, others four."""
     rng = np.random.default_rng(seed)
     names = [name for name in usable(transactions=transactions) if KINDS[name].is_drawn]
-    rounds = [rng.permutation(names).tolist() for _ in range(-(-n // len(names)))]
-    return [name for one in rounds for name in one][:n]
+    found: list[str] = []
+    for number in itertools.count(1):
+        more = names + [name for name in steps.STEPS if number % 3 == 0]
+        found += rng.permutation(more).tolist()
+        if len(found) >= n:
+            break
+    return found[:n]
