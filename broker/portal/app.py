@@ -68,6 +68,7 @@ def as_data(value: Any) -> str:
 def add_portal(app: FastAPI) -> None:
     """Add the pages to an application that has the API."""
     from broker.portal import (
+        account,
         object_page,
         pages,
         periods,
@@ -88,7 +89,9 @@ def add_portal(app: FastAPI) -> None:
         app.include_router(router, include_in_schema=False)
     app.include_router(periods.router)
     if shared.has_watchlists:
-        app.include_router(watchlists.router, include_in_schema=False)
+        app.state.sessions = account.Sessions(app.state.watch_owners.name_of)
+        for part in (account, watchlists):
+            app.include_router(part.router, include_in_schema=False)
 
 
 def _error_page(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -12,8 +11,9 @@ from broker.api.errors import ApiError, not_found
 from broker.api.questions import SourcesOf
 from broker.api.sources import Sources
 from broker.api.topics import newest_packets
-from broker.api.watchlists import lists_for, owner_of, put_list, read_body, watchlist_row
+from broker.api.watchlists import lists_for, put_list, watchlist_row
 from broker.errors import BrokerError, ConfigError
+from broker.portal.account import read_form, signed_in
 from broker.portal.app import address, pages_of
 from broker.portal.search_pages import curves_of
 from broker.watchlists import Entries, Watchlist
@@ -28,29 +28,24 @@ router = APIRouter()
 
 @router.get("/watchlists")
 def watchlists(request: Request, sources: SourcesOf) -> Response:
-    """Show the public watchlists, and the forms."""
-    return _page(request, sources, None)
+    """Show the public watchlists and, to who is signed in, their own with the forms."""
+    return _page(request, sources, signed_in(request))
 
 
 @router.post("/watchlists")
 async def own_watchlists(request: Request, sources: SourcesOf) -> Response:
-    """Show one's watchlists, after one was added or removed where the form asks for it."""
-    body = await read_body(request, MOST_BYTES)
-    try:
-        text = body.decode("utf-8")
-        fields = {k: v[0] for k, v in parse_qs(text, max_num_fields=20).items()}
-    except ValueError as error:
-        raise ApiError(400, "the form cannot be read") from error
-    owner = owner_of(request, fields.get("token", ""))
+    """Add or remove a watchlist of one's own, as the form asks, and show them."""
+    owner = signed_in(request)
     if owner is None:
-        raise ApiError(401, "this token is none of ours")
+        raise ApiError(401, "sign in first, at /account")
+    fields = await read_form(request, MOST_BYTES)
     return await run_in_threadpool(_answer, request, sources, owner, fields)
 
 
 def _answer(
     request: Request, sources: Sources, owner: str, fields: Mapping[str, str]
 ) -> Response:  # fmt: skip
-    wish, name, said, problem = fields.get("do", "show"), fields.get("name", ""), "", ""
+    wish, name, said, problem = fields.get("do", ""), fields.get("name", ""), "", ""
     try:
         if wish == "add":
             radius = _number(fields.get("radius") or "2")
@@ -91,7 +86,7 @@ def _page(
     mine = [
         (watchlist_row(one), _recent(sources, one)) for one in found if one.owner == owner
     ]  # fmt: skip
-    return pages_of(request).page(
+    answer = pages_of(request).page(
         "watchlists.html",
         api=f"{PREFIX}/watchlists",
         status=422 if problem else 200,
@@ -99,10 +94,11 @@ def _page(
         mine=mine,
         lists=[watchlist_row(one) for one in found if one.owner != owner],
         fields=fields if problem and fields else {},
-        token=fields.get("token", "") if fields else "",
         said=said,
         problem=problem,
     )
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 def _recent(sources: Sources, found: Watchlist) -> list[dict[str, Any]]:
@@ -114,10 +110,10 @@ def _recent(sources: Sources, found: Watchlist) -> list[dict[str, Any]]:
 
 @router.get("/watchlists/{name}")
 def watchlist(request: Request, sources: SourcesOf, name: str) -> Response:
-    """Show a public watchlist: what it is, its first entries, its newest alerts."""
+    """Show a watchlist, a private one to its owner: its first entries, its newest alerts."""
     book = request.app.state.watch_keeper.book
     found = book.find(name)
-    if found is None or found.is_private:
+    if found is None or (found.is_private and found.owner != signed_in(request)):
         raise not_found("watchlist", name)
     content = book.entries(name)
     rows = newest_packets(sources, found.topic, limit=50).rows

@@ -20,6 +20,7 @@ PAGES = (
     f"/topics/{EXAMPLE_TOPIC}",
     "/watchlists",
     "/watchlists/stars",
+    "/account",
     "/nights",
     "/nights/20230420",
     "/statistics",

@@ -16,7 +16,7 @@ def choose_file(browser, selector, path):
     browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
 
-@pytest.mark.parametrize("page", ["/watchlists", "/watchlists/stars"])
+@pytest.mark.parametrize("page", ["/watchlists", "/watchlists/stars", "/account"])
 def test_a_page_fits_a_phone_and_asks_nothing_of_another_machine(browser, site, page):
     browser.size(390, 844, phone=True)
 
@@ -30,18 +30,24 @@ def test_a_page_fits_a_phone_and_asks_nothing_of_another_machine(browser, site, 
 def test_a_file_becomes_a_list_and_the_list_is_removed(browser, site, owners, tmp_path):
     (tmp_path / "mine.csv").write_text("id,ra,dec\na,1,2\nb,3,4\n")
     token = owners.add("person")
+    browser.open(site + "/account")
+    fill(browser, "#token", token)
+    browser.click("button[value=sign-in]")
+    browser.wait("document.querySelector('h1')?.textContent === 'person'")
     browser.open(site + "/watchlists")
 
     choose_file(browser, "#w-file", tmp_path / "mine.csv")
     browser.wait("document.getElementById('w-entries').value.length > 10")
-    fill(browser, "#w-token", token)
     fill(browser, "#w-name", "my-own")
     browser.click("button[value=add]")
 
-    browser.wait("document.querySelector('[role=status]') !== null")
+    browser.wait("document.readyState === 'complete' && document.querySelector('[role=status]')")
     said = browser.run("document.querySelector('main').textContent")
     assert "The topic watchlist-my-own begins within seconds." in said
     assert "2 positions" in said
     assert not browser.problems
     browser.click("article button[value=remove]")
-    browser.wait("/my-own is removed/.test(document.querySelector('[role=status]').textContent)")
+    browser.wait("/my-own is removed/.test(document.body?.textContent)")
+    browser.open(site + "/account")
+    browser.click("button[value=sign-out]")
+    browser.wait("document.querySelector('#token') !== null")

@@ -307,7 +307,7 @@ GETS = [
     *[f"/objects/ztf/{name}" for name in (*OBJECTS, SECRET)],
     f"/alerts/ztf/{CANDID}", f"/alerts/ztf/{SECRET_ALERT}",
     f"/alerts/ztf/{SECRET_ALERT}/packet", "/schemas", "/schemas/1", "/statistics",
-    "/watchlists", "/watchlists/names", "/watchlists/places",
+    "/watchlists", "/watchlists/names", "/watchlists/places", "/account",
 ]  # fmt: skip
 """What is asked for with GET: every address, in ways that would show something."""
 
@@ -411,7 +411,7 @@ def test_every_address_of_the_application_is_asked(worlds):
               ("POST", f"{API}/sky-maps")}  # fmt: skip
     writes = {
         ("PUT", f"{API}/watchlists/{{name}}"), ("DELETE", f"{API}/watchlists/{{name}}"),
-        ("POST", "/watchlists"), ("POST", f"{API}/unsubscribe"),
+        ("POST", "/watchlists"), ("POST", "/account"), ("POST", f"{API}/unsubscribe"),
     }  # fmt: skip
     for method, template in addresses:
         if (method, template) in writes:  # they answer with what was sent

@@ -20,6 +20,7 @@ from broker.avro import encode, frame
 from broker.ops.annotators import Annotators
 from broker.ops.watchlists import Keeper
 from broker.portal import add_portal
+from broker.portal.account import LIFETIME_S, Sessions
 from broker.topics.topic import Message
 from broker.watchlists import WatchBook
 
@@ -187,31 +188,99 @@ def test_the_alerts_of_a_list_name_the_entry(scene, words):
         assert (row["watchEntry"], row["watchSeparation"]) == ("a", 0.5)
 
 
-def test_pages_show_lists_and_take_new_ones_with_a_token(scene, words):
+def sign_in(scene, name):
     client, tokens = scene[:2]
-    form = {"token": tokens["ann"], "name": "stars", "radius": "3", "entries": STARS}
+    client.cookies.clear()
+    answer = client.post("/account", data={"do": "sign-in", "token": tokens[name]})
+    assert f"<h1>{name}</h1>" in answer.text
+    return answer
+
+
+def test_pages_show_lists_and_take_new_ones_from_who_is_signed_in(scene, words):
+    client = scene[0]
+    form = {"name": "stars", "radius": "3", "entries": STARS}
+    assert client.post("/watchlists", data={**form, "do": "add"}).status_code == 401
+    assert "Add or replace" not in client.get("/watchlists").text
+    sign_in(scene, "ann")
 
     added = client.post("/watchlists", data={**form, "do": "add", "private": "1"})
     assert added.status_code == 200
     assert "begins within seconds" in added.text
     publish(scene, words, "watchlist-stars", "my-entry")
-    mine = client.post("/watchlists", data={"token": tokens["ann"], "do": "show"}).text
+    mine = client.get("/watchlists").text
     assert EXAMPLE_OBJECT in mine
     assert "my-entry, 0.50″" in mine
+    assert client.get("/watchlists/stars").status_code == 200  # a private one, to its owner
     wrong = client.post("/watchlists", data={**form, "do": "add", "entries": "ra,dec\n1,99<b>\n"})
     assert wrong.status_code == 422
     assert "dec &#39;99&lt;b&gt;&#39; is no number" in wrong.text
-    assert client.post("/watchlists", data={"token": "x", "do": "show"}).status_code == 401
     client.post("/watchlists", data={**form, "do": "add"})
     page = client.get("/topics/watchlist-stars")
     assert page.url.path == "/watchlists/stars"
     assert EXAMPLE_OBJECT in page.text
     assert 'href="/watchlists"' in client.get("/topics").text
-    other = {"token": tokens["bob"], "name": "stars", "do": "remove"}
-    assert client.post("/watchlists", data=other).status_code == 422
+    sign_in(scene, "bob")
+    assert client.post("/watchlists", data={"name": "stars", "do": "remove"}).status_code == 422
+    sign_in(scene, "ann")
     removed = client.post("/watchlists", data={**form, "do": "remove"})
     assert "stars is removed" in removed.text
     assert client.get("/watchlists/stars").status_code == 404
+
+
+def test_a_session_is_a_cookie_that_no_script_reads_and_ends_with_its_token(scene):
+    client, tokens, app, _ = scene
+    put(scene, "mine", private=True)
+
+    said = sign_in(scene, "ann")
+    cookie = said.headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert "Secure" not in cookie  # the test's address is http
+    assert said.headers["cache-control"] == "no-store"
+    assert tokens["ann"] not in cookie + said.text
+    assert "mine" in client.get("/watchlists").text
+    kept = client.cookies["session"]
+    client.post("/account", data={"do": "sign-out"})
+    client.cookies.set("session", kept)
+    assert "mine" not in client.get("/watchlists").text
+    sign_in(scene, "ann")
+    app.state.watch_owners.remove("ann")
+    assert "mine" not in client.get("/watchlists").text
+
+
+def test_a_form_of_another_site_is_refused(scene):
+    client, tokens = scene[:2]
+    sign_in(scene, "ann")
+    elsewhere, here = {"Origin": "http://elsewhere.example"}, {"Origin": "http://testserver"}
+
+    for url, data in (
+        ("/account", {"token": tokens["ann"]}),
+        ("/watchlists", {"name": "x", "entries": STARS, "do": "add"}),
+    ):
+        assert client.post(url, data=data, headers=elsewhere).status_code == 403
+        assert client.post(url, data=data, headers=here).status_code == 200
+
+
+def test_tokens_are_not_tried_out_for_long(scene):
+    client = scene[0]
+
+    answers = [client.post("/account", data={"token": f"ann.{k}"}) for k in range(12)]
+
+    assert [one.status_code for one in answers] == [401] * 10 + [429] * 2
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 10
+    assert client.get("/watchlists").status_code == 200
+
+
+def test_a_session_ends_in_time():
+    now = [0.0]
+    sessions = Sessions(lambda token: "ann" if token == "right" else None, lambda: now[0])
+
+    name = sessions.begin("right")
+
+    assert sessions.begin("wrong") is None
+    assert sessions.owner(name) == "ann"
+    assert sessions.owner("another") is sessions.owner("") is None
+    now[0] = LIFETIME_S + 1.0
+    assert sessions.owner(name) is None
 
 
 @pytest.mark.slow
