@@ -8,14 +8,11 @@ import numpy as np
 
 from broker.api.sources import LEDGER_S, TOPICS_S, Alert, Sources
 from broker.store.forced import ForcedStore, pixels_of_new_objects
-from broker.store.objects import AssociationStore, DetectorStore
+from broker.store.objects import DetectorStore
 from broker.store.retractions import Retraction, RetractionStore
 from broker.types import night_of
-from broker.units import ARCSEC_PER_DEG
 
 _SURVEY = "sim"
-_AROUND_DEG = 3.0 / ARCSEC_PER_DEG
-"""An object and its aliases lie within twice the radius of association, 1 arcsec."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +52,10 @@ def whole_object(sources: Sources, survey: str, name: str) -> WholeObject:
 
 
 def _names(sources: Sources, name: int, alert: Alert) -> list[str]:
-    """Return all names of an object, the one that it is known by first."""
-    from broker.detection.associate import merged_objects  # compiled code, slow to load
+    from broker.store.object_names import names_of  # compiled code, slow to load
 
-    store = AssociationStore(sources.tables, sources.run)
-    known = store.around(alert["ra"], alert["dec"], _AROUND_DEG)
-    if known.num_rows == 0:
-        return [str(name)]
-    said = dict(zip(known["diaObjectId"].to_pylist(), merged_objects(known).tolist(), strict=True))
-    chief = said.get(name, name)
-    others = sorted(one for one, of in said.items() if of == chief and one != chief)
-    return [str(one) for one in (chief, *others)]
+    found = names_of(sources.tables, sources.run, name, alert["ra"], alert["dec"])
+    return [str(one) for one in found]
 
 
 def forced_fluxes(sources: Sources, alerts: list[Alert]) -> list[dict[str, Any]]:

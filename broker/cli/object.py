@@ -1,7 +1,7 @@
 """`broker object`: an object's alerts, oldest first."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,10 @@ from broker.cli.assemble import find_object, tables_of, topics_of
 from broker.cli.main import load
 from broker.cli.object_tns import tns
 from broker.cli.output import emit_json, emit_rows, json_option
+
+if TYPE_CHECKING:
+    from broker.store.table import Tables
+    from broker.types import Run
 
 
 @click.group()
@@ -42,14 +46,19 @@ def show(
 ) -> None:
     """Print the alerts of an object, oldest first.
 
+    An object of our own images is shown under all its names, and whether it was withdrawn.
+
     Example: broker object show ZTF18abcdefg --survey ztf --plot light-curve.png
     """
     config = load(ctx)
     with tables_of(ctx) as tables:
         alerts = find_object(tables, config.the_run, dia_object_id, survey)
+        alerts, marks = _whole(tables, config.the_run, dia_object_id, alerts)
     if plot_path is not None:
         _draw(ctx, alerts, plot_path)
         click.echo(f"The picture is {plot_path}.", err=True)
+    for mark in marks:
+        click.echo(mark, err=True)
     if as_json:
         emit_json(alerts)
         return
@@ -66,6 +75,41 @@ def show(
         "topics",
     )
     emit_rows(alerts, columns, as_json=False, title=f"{alerts[0]['survey']} {dia_object_id}")
+
+
+def _whole(
+    tables: "Tables", run: "Run", name: str, alerts: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the alerts under all names of an object, and what is to be said of it."""
+    survey = alerts[0]["survey"]
+    if survey != "sim" or not name.isdigit() or run.table("association") not in tables.names():
+        return alerts, []
+    from broker.store.alerts import AlertStore
+    from broker.store.object_names import names_of
+
+    chief, *others = (str(n) for n in names_of(tables, run, int(name), *_place(alerts[0])))
+    store, marks = AlertStore(tables, run), []
+    alerts = alerts + [a for n in (chief, *others) if n != name for a in store.object(survey, n)]
+    if others:
+        marks.append(f"It is known as {chief}; also called {', '.join(others)}.")
+    if run.table("retraction") in tables.names():
+        marks += _withdrawn(tables, run, chief)
+    return sorted(alerts, key=lambda a: (a["midpointMjdTai"], int(a["diaSourceId"]))), marks
+
+
+def _place(alert: dict[str, Any]) -> tuple[float, float]:
+    return alert["ra"], alert["dec"]
+
+
+def _withdrawn(tables: "Tables", run: "Run", name: str) -> list[str]:
+    from broker.store.retractions import RetractionStore
+
+    return [
+        f"{'It' if mark.dia_source_id is None else f'Its source {mark.dia_source_id}'} was "
+        f"withdrawn at MJD {mark.time_withdrawn_mjd_tai:.5f}: {mark.reason}."
+        for mark in RetractionStore(tables, run).of_object(name)
+        if mark.is_retracted
+    ]
 
 
 def _draw(ctx: click.Context, alerts: list[dict[str, Any]], path: Path) -> None:

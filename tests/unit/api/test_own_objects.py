@@ -1,11 +1,17 @@
 """Objects of our own images: forced fluxes after the newest alert, and whether one is withdrawn."""
 
+import json
+from contextlib import nullcontext
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
 from broker.api import make_app
+from broker.cli import object as object_command
+from broker.cli.main import cli
 from broker.portal import add_portal
 from broker.science.samples import sample_alerts
 from broker.store.forced import FORCED_SOURCES, ForcedStore, pixels_of_new_objects
@@ -65,7 +71,7 @@ def test_objects_of_other_surveys_and_with_other_names_are_not_withdrawn(own, wo
     assert client.get(f"{V1}/objects/sim/across/history").status_code == 200
 
 
-def test_an_object_with_two_names_has_all_its_alerts_under_either(own, words):
+def test_an_object_with_two_names_has_all_its_alerts_under_either(own, words, monkeypatch):
     broker, client, alerts = own
     thing, other = int(words.BIG), int(words.BIG) + 7
     first = alerts[0]
@@ -93,6 +99,27 @@ def test_an_object_with_two_names_has_all_its_alerts_under_either(own, words):
     assert told == {row["diaSourceId"] for row in alerts} | {str(other)}
     histories = [client.get(f"{V1}/objects/sim/{n}/history").json()["data"] for n in (thing, other)]
     assert histories[0] == histories[1]
+    mark = Retraction(thing, other, 61_200.5, "none is found", "v2", "1.0")
+    RetractionStore(broker.tables, words.RUN).put([mark])
+    shown = [show(monkeypatch, broker, str(name)) for name in (thing, other)]
+    assert [[row["diaSourceId"] for row in json.loads(one.stdout)] for one in shown] == [
+        [row["diaSourceId"] for row in one["data"]]
+    ] * 2
+    assert (
+        shown[0].stderr
+        == shown[1].stderr
+        == (
+            f"It is known as {thing}; also called {other}.\n"
+            f"Its source {other} was withdrawn at MJD 61200.50000: none is found.\n"
+        )
+    )
+
+
+def show(monkeypatch, broker, name):
+    """Return what `broker object show` says in a terminal."""
+    monkeypatch.setattr(object_command, "tables_of", lambda _: nullcontext(broker.tables))
+    run = broker.sources.run.name
+    return CliRunner().invoke(cli, ["--run", run, "object", "show", name, "--json"])
 
 
 def test_the_page_of_an_object_says_what_was_withdrawn(own, words):
