@@ -145,6 +145,10 @@ def _settings(config: Config, folder: Path) -> dict[str, object]:
         "hbase.regionserver.info.port": -1,
         "hbase.regionserver.handler.count": 10,
         "hbase.regionserver.msginterval": 1000,
+        # Else every region that has been written to holds 2 MB of heap, however little is in it:
+        # the tables of some twenty small runs would fill it.
+        "hbase.hregion.memstore.mslab.enabled": "false",
+        "hbase.balancer.period": 86_400_000,  # one server has nothing to balance
         "hbase.master.wait.on.regionservers.mintostart": 1,
         "hbase.master.wait.on.regionservers.maxtostart": 1,
         "hbase.thrift.info.port": -1,
