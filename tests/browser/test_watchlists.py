@@ -41,7 +41,8 @@ def test_a_file_becomes_a_list_and_the_list_is_removed(browser, site, owners, tm
     fill(browser, "#w-name", "my-own")
     browser.click("button[value=add]")
 
-    browser.wait("document.readyState === 'complete' && document.querySelector('[role=status]')")
+    browser.wait("/begins within seconds/.test(document.querySelector('main')?.textContent)")
+    browser.wait("document.readyState === 'complete'")
     said = browser.run("document.querySelector('main').textContent")
     assert "The topic watchlist-my-own begins within seconds." in said
     assert "2 positions" in said
