@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from broker.cli.main import load
-from broker.cli.output import emit_json, emit_rows, json_option, progress
+from broker.cli.output import BAD_DATA, emit_json, emit_rows, json_option, progress
 
-_BAD_DATA = 20
 _SHOWN = 20
 _places = click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 _out = click.option(
@@ -137,7 +136,7 @@ def images(
         if len(failed) > _SHOWN:
             click.echo(f"{len(failed) - _SHOWN} more are in {out}/files.csv", err=True)
     if failed:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 @click.command()
@@ -168,4 +167,4 @@ def release(ctx: click.Context, folders: tuple[Path, ...], out: Path, as_json: b
         emit_rows(rows, ("table", "rows"), as_json=False, title=str(out))
         emit_rows(done.problems, ("path", "reason"), as_json=False, title="not used")
     if done.problems:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)

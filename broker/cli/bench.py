@@ -15,9 +15,8 @@ from broker.cli.bench_science import science
 from broker.cli.bench_serve import serve
 from broker.cli.bench_sizing import sizing
 from broker.cli.main import load
-from broker.cli.output import emit_json, emit_rows, json_option
+from broker.cli.output import BAD_DATA, emit_findings, emit_json, emit_rows, json_option
 
-_BAD_DATA = 20
 _LEAST_RATIO, _LEAST_LSST_PER_S = 0.2, 280.0
 _LATENCY_P50_S, _LATENCY_P95_S = 2.5, 5.0
 _MOST_MEMORY_MB = 8 * 1024.0
@@ -96,7 +95,7 @@ def stream(
         emit_rows(rows, ("what", "measured", "required", "isMet"), as_json=False)
         emit_rows(parts, ("kind", "part", "value", "unit"), as_json=False)
     if not all(row["isMet"] for row in rows if row["isMet"] is not None):
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 def _say(words: str) -> None:
@@ -178,7 +177,7 @@ def detection(as_json: bool) -> None:
     else:
         emit_rows(rows, ("what", "measured"), as_json=False)
     if found["ratio"] < _LEAST_DETECTION_RATIO:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 command.add_command(catalog)
@@ -211,16 +210,4 @@ def image(side: int, repeats: int, only: tuple[str, ...], as_json: bool) -> None
     from broker.ops.image_bench import bench_image
 
     found = bench_image(side=side, repeats=repeats, only=only, say=_say)
-    rows = [
-        {
-            "what": row.what,
-            "measured": row.measured,
-            "required": row.required,
-            "anchor": row.anchor,
-            "isMet": row.is_met,
-        }
-        for row in found
-    ]
-    emit_rows(rows, ("what", "measured", "required", "anchor", "isMet"), as_json=as_json)
-    if not all(row.is_met for row in found if row.is_met is not None):
-        sys.exit(_BAD_DATA)
+    emit_findings(found, as_json=as_json)

@@ -1,16 +1,13 @@
 """`broker bench catalog`: catalogues beside well-kept libraries, in one run."""
 
 import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from broker.cli.main import load
-from broker.cli.output import emit_rows, json_option
-
-_BAD_DATA = 20
+from broker.cli.output import emit_findings, json_option
 
 STEPS = {
     "stream": "broker.catalog.benchmark.stream",
@@ -67,19 +64,4 @@ def catalog(
         step = importlib.import_module(module)
         click.echo((step.__doc__ or "").splitlines()[0], err=True)
         rows += step.rows(made, load(ctx)) if name == "clusters" else step.rows(made)
-    emit_rows(
-        [
-            {
-                "what": row.what,
-                "measured": row.measured,
-                "required": row.required,
-                "reference": row.reference,
-                "isMet": row.is_met,
-            }
-            for row in rows
-        ],
-        ("what", "measured", "required", "reference", "isMet"),
-        as_json=as_json,
-    )
-    if not all(row.is_met for row in rows if row.is_met is not None):
-        sys.exit(_BAD_DATA)
+    emit_findings(rows, as_json=as_json, beside="reference")

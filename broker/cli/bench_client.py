@@ -13,10 +13,8 @@ from typing import Any
 import click
 
 from broker.cli.main import load
-from broker.cli.output import emit_rows, json_option
+from broker.cli.output import BAD_DATA, emit_rows, json_option
 from broker.config import Config
-
-_BAD_DATA = 20
 
 
 @click.command()
@@ -57,7 +55,7 @@ def client(ctx: click.Context, packets: int, turns: int, secure: bool, as_json: 
         rows.append(_secure_row(config, schemas, made, number=packets, turns=turns))
     emit_rows(rows, ("what", "measured", "required", "anchor", "isMet"), as_json=as_json)
     if not all(row.get("isMet", True) for row in rows):
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 def _secure_row(

@@ -6,9 +6,8 @@ from typing import Any
 import click
 
 from broker.cli.main import load
-from broker.cli.output import emit_json, emit_rows, json_option
+from broker.cli.output import BAD_DATA, emit_json, emit_rows, json_option
 
-_BAD_DATA = 20
 _COLUMNS = ("kind", "faults", "survived", "lost", "twice", "unequal", "repeats", "p50_s", "p95_s")
 
 
@@ -85,7 +84,7 @@ def faults(
         for words in (found.differences or [])[:10]:
             click.echo(f"not as in an undisturbed run: {words}")
     if not found.is_good or len(found.rows) < kills:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 def fault_rows(found: Any) -> list[dict[str, Any]]:
@@ -145,7 +144,7 @@ def soak(ctx: click.Context, minutes: float, seed: int, as_json: bool) -> None:
             f"lost {one.lost}, twice {one.twice}, unequal {one.unequal}"
         )
     if not found.is_good:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 _MOST_GROWTH = 1.3
@@ -179,4 +178,4 @@ def fuzz(ctx: click.Context, packets: int, seed: int, as_json: bool) -> None:
     rows = [asdict(row) | {"unaccounted": row.unaccounted} for row in found]
     emit_rows(rows, list(rows[0]), as_json=as_json)
     if any(r.unaccounted or r.last_mb > _MOST_GROWTH * r.first_mb for r in found):
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)

@@ -1,15 +1,10 @@
 """`broker bench serve`."""
 
-import dataclasses
-import sys
-
 import click
 
 from broker.cli.assemble import make_tables
 from broker.cli.main import load
-from broker.cli.output import emit_rows, json_option
-
-_BAD_DATA = 20
+from broker.cli.output import emit_findings, json_option
 
 
 @click.command()
@@ -54,9 +49,4 @@ def serve(ctx: click.Context, alerts: int, users: int, keep: bool, as_json: bool
         if not keep:
             drop_tables(tables, run)
         tables.close()
-    rows = [dataclasses.asdict(row) for row in found]
-    for row in rows:
-        row["isMet"] = row.pop("is_met")
-    emit_rows(rows, ("what", "measured", "required", "anchor", "isMet"), as_json=as_json)
-    if not all(row.is_met for row in found if row.is_met is not None):
-        sys.exit(_BAD_DATA)
+    emit_findings(found, as_json=as_json)

@@ -14,13 +14,12 @@ import click
 
 from broker.cli.assemble import make_tables, make_topics
 from broker.cli.main import load
-from broker.cli.output import emit_json, json_option
+from broker.cli.output import BAD_DATA, emit_json, json_option
 from broker.cli.simulate import own_catalogs
 from broker.config import Config
 from broker.errors import AlertError, ServiceError
 from broker.topics.topic import Message, Topics, TopicSettings
 
-_BAD_DATA = 20
 _EVERY_S = 2.0
 """Time between visits of two detectors: Rubin takes 37 s with 189. Two cores keep up. [s]"""
 
@@ -95,7 +94,7 @@ def command(
     if is_served:
         _serve(ctx, config)
     if not report.night.is_good:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 def _serve(ctx: click.Context, config: Config) -> None:

@@ -9,8 +9,8 @@ import click
 
 from broker.cli.image_quality import quality
 from broker.cli.image_recreate import recreate
-from broker.cli.image_work import BAD_DATA, defaults, each, task
-from broker.cli.output import emit_rows, json_option
+from broker.cli.image_work import defaults, each, task
+from broker.cli.output import BAD_DATA, emit_rows, json_option
 from broker.cli.reliability import train_reliability
 from broker.errors import AlertError
 

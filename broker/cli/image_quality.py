@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from broker.cli.output import emit_rows, json_option, progress
+from broker.cli.output import BAD_DATA, emit_rows, json_option, progress
 from broker.errors import AlertError
 
-_BAD_DATA = 20
 _SHOWN = ["image", "band", "seeing", "ellipticity", "zeroPointOff", "limitingMag", "background",
           "nStars", "flags"]  # fmt: skip
 
@@ -72,7 +71,7 @@ def quality(
     for card in unread:
         click.echo(str(card["failure"]), err=True)
     if unread:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 def _of_night(ctx: click.Context, night: str) -> list[Any]:

@@ -8,10 +8,8 @@ import click
 
 from broker.cli.assemble import tables_of, topics_of
 from broker.cli.main import load
-from broker.cli.output import emit_rows, json_option
+from broker.cli.output import BAD_DATA, emit_rows, json_option
 from broker.errors import AlertError
-
-_BAD_DATA = 20
 
 
 @click.command("recreate")
@@ -53,7 +51,7 @@ def recreate(
     rows = _of_stream(ctx, visit, detector, out) if visit else _of_files(ctx, str(product), out)
     emit_rows(rows, ["file", "identical", "sha256"], as_json=as_json)
     if any(row["identical"] is False for row in rows):
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 def _of_files(ctx: click.Context, product: str, out: Path) -> list[dict[str, Any]]:

@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from broker.cli.main import load
-from broker.cli.output import emit_rows, progress
+from broker.cli.output import BAD_DATA, emit_rows, progress
 from broker.errors import AlertError, BrokerError
-
-BAD_DATA = 20
 
 
 def task(

@@ -7,11 +7,10 @@ import click
 
 from broker.cli.assemble import tables_of, topics_of
 from broker.cli.main import load
-from broker.cli.output import emit_json, emit_rows, json_option
+from broker.cli.output import BAD_DATA, emit_json, emit_rows, json_option
 
 _COLUMNS = ("query", "topic", "consumed", "stored", "duplicates", "deadLetters", "noTemplate",
             "missing")  # fmt: skip
-_BAD_DATA = 20
 
 
 @click.command()
@@ -50,7 +49,7 @@ def command(ctx: click.Context, night: str | None, audit: bool, as_json: bool) -
             words = "closes" if accounts.is_closed else f"has {len(problems)} problems"
             click.echo(f"The ledger {words}; {accounts.unread} messages wait to be read.", err=True)
     if accounts.total.missing or (audit and not accounts.is_closed):
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 def is_night(text: str) -> bool:

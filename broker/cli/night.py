@@ -7,9 +7,7 @@ import click
 from broker.cli.assemble import tables_of, topics_of
 from broker.cli.ledger import is_night
 from broker.cli.main import load
-from broker.cli.output import emit_json, json_option
-
-_BAD_DATA = 20
+from broker.cli.output import BAD_DATA, emit_json, json_option
 
 
 @click.group()
@@ -61,7 +59,7 @@ def report(ctx: click.Context, night: str, addresses: tuple[str, ...], as_json: 
             mail(config.push, address, found.subject, found.text)
         click.echo(f"sent to {address}", err=True)
     if not found.is_good:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)
 
 
 def _is_hook(address: str) -> bool:

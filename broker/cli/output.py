@@ -8,13 +8,18 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from broker.errors import AlertError
+
+BAD_DATA = AlertError.exit_code
+"""How a command ends that did its work, and found that something is not as it should be."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -56,6 +61,32 @@ def emit_rows(
     Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160).print(
         table
     )
+
+
+class Finding(Protocol):
+    """What a benchmark measured, beside what it should be."""
+
+    @property
+    def is_met(self) -> bool | None:
+        """None where nothing is required."""
+
+
+def emit_findings(found: Sequence[Finding], *, as_json: bool, beside: str = "anchor") -> None:
+    """Print the rows of a benchmark; end with `BAD_DATA` if one is not what it should be.
+
+    Parameters
+    ----------
+    found : sequence of Finding
+        With attributes `what`, `measured`, `required`, `is_met` and that of `beside`.
+    as_json : bool
+    beside : str
+        The attribute that says what else to see a number beside.
+    """
+    names = ("what", "measured", "required", beside)
+    rows = [{n: getattr(one, n) for n in names} | {"isMet": one.is_met} for one in found]
+    emit_rows(rows, (*names, "isMet"), as_json=as_json)
+    if not all(one.is_met for one in found if one.is_met is not None):
+        sys.exit(BAD_DATA)
 
 
 def emit_record(record: Mapping[str, Any]) -> None:

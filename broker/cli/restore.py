@@ -7,9 +7,7 @@ from pathlib import Path
 import click
 
 from broker.cli.main import load
-from broker.cli.output import emit_rows, json_option
-
-_BAD_DATA = 20
+from broker.cli.output import BAD_DATA, emit_rows, json_option
 
 
 @click.command()
@@ -39,4 +37,4 @@ def command(ctx: click.Context, folder: Path, over: bool, as_json: bool) -> None
     rows = [dataclasses.asdict(one) for one in found]
     emit_rows(rows, ("what", "saved", "restored", "is_same"), as_json=as_json)
     if not all(one.is_same for one in found):
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from broker.cli.output import emit_json, emit_rows, json_option
-
-_BAD_DATA = 20
+from broker.cli.output import BAD_DATA, emit_json, emit_rows, json_option
 
 
 @click.command()
@@ -44,4 +42,4 @@ def command(out: Path | None, as_json: bool) -> None:
         )
     click.echo(f"{len(found)} parts, {len(refused)} with a licence that is not allowed.", err=True)
     if refused:
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)

@@ -9,9 +9,7 @@ import click
 from broker.cli.assemble import tables_of
 from broker.cli.main import load
 from broker.cli.module_alerts import as_packets_came
-from broker.cli.output import emit_rows, json_option
-
-_BAD_DATA = 20
+from broker.cli.output import BAD_DATA, emit_rows, json_option
 
 
 @click.command()
@@ -101,4 +99,4 @@ def check(
     emit_rows(rows, ("topic", "alerts", "passed", "share", "maxPassFraction", "ok"),
               as_json=as_json)  # fmt: skip
     if not all(row["ok"] for row in rows):
-        sys.exit(_BAD_DATA)
+        sys.exit(BAD_DATA)

@@ -8,7 +8,6 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import psutil
 import pyarrow as pa
@@ -17,6 +16,7 @@ from broker.alerts.adapters import find_adapters
 from broker.alerts.columns import ORIGIN
 from broker.catalog.registry import definitions
 from broker.errors import ConfigError
+from broker.ops.bench_rows import Row
 from broker.science import Contributions, Runner, find_contributions
 from broker.science.execute import Models, tasks_of
 from broker.science.inputs import Inputs
@@ -49,28 +49,6 @@ _CUTS = (
 )
 
 Task = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Parameters
-    ----------
-    what : str
-    measured : float
-    required : str
-        Empty if nothing is.
-    anchor : str
-        What to see it beside.
-    is_met : bool or None
-    """
-
-    what: str
-    measured: float
-    required: str = ""
-    anchor: str = ""
-    is_met: bool | None = None
 
 
 def bench_science(

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from broker.config import Config
 from broker.errors import ServiceError
+from broker.ops.bench_rows import Row
 from broker.science.samples import sample_alerts
 from broker.store import keys
 from broker.store.alerts import AlertStore, create_tables
@@ -35,29 +35,6 @@ _START_S = 60.0
 _CLASSES = ("hosted", "hostless", "variable-star", None)
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement.
-
-    Parameters
-    ----------
-    what : str
-    measured : float
-    required : str
-        Threshold; empty where there is none.
-    anchor : str
-        What a plain read of HBase takes.
-    is_met : bool or None
-        None where there is no threshold.
-    """
-
-    what: str
-    measured: float
-    required: str
-    anchor: str
-    is_met: bool | None
 
 
 def bench_serve(

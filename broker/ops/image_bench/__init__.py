@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection
 
 from broker.errors import ConfigError
-from broker.ops.image_bench.rows import Row
+from broker.ops.bench_rows import Row
 from broker.ops.image_bench.step import run_step
 
 # Modules of this package with a function `rows(side, repeats) -> list[Row]`.

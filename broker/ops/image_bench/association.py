@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from broker.detection.associate import associate
 from broker.imaging.kernels import F64
-from broker.ops.image_bench.rows import Row, at_least
+from broker.ops.bench_rows import Row, at_least
 from broker.units import ARCSEC_PER_DEG
 
 _THINGS = 2000

@@ -6,17 +6,8 @@ import numpy as np
 
 from broker.imaging.background import fit_background
 from broker.imaging.kernels import F32
-from broker.ops.image_bench.rows import (
-    GAIN,
-    MPIX,
-    SIGMA,
-    SKY,
-    Row,
-    at_least,
-    at_most,
-    field,
-    seconds,
-)
+from broker.ops.bench_rows import Row, at_least, at_most
+from broker.ops.image_bench.rows import GAIN, MPIX, SIGMA, SKY, field, seconds
 
 _DENSITIES = ((240.0, 0.03), (2400.0, 0.04))
 """Sources in a million pixels, and the most rms error in sky sigma."""

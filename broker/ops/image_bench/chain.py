@@ -22,17 +22,8 @@ from broker.imaging.memory import WORKER
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.templates import Template
 from broker.imaging.warp import image_coefficients
-from broker.ops.image_bench.rows import (
-    GAIN,
-    MPIX,
-    READ,
-    SIGMA,
-    SKY,
-    Row,
-    at_least,
-    at_most,
-    make_wcs,
-)
+from broker.ops.bench_rows import Row, at_least, at_most
+from broker.ops.image_bench.rows import GAIN, MPIX, READ, SIGMA, SKY, make_wcs
 from broker.simulation.kernels import add_gaussians, normal_table, read_out
 
 BIAS = 1000.0

@@ -7,17 +7,8 @@ import numpy as np
 from broker.imaging.cosmic_rays import find_cosmic_rays
 from broker.imaging.kernels import F32, Bools, grow
 from broker.imaging.snaps import split_snaps
-from broker.ops.image_bench.rows import (
-    GAIN,
-    MPIX,
-    READ,
-    SIGMA,
-    SKY,
-    Row,
-    at_least,
-    at_most,
-    seconds,
-)
+from broker.ops.bench_rows import Row, at_least, at_most
+from broker.ops.image_bench.rows import GAIN, MPIX, READ, SIGMA, SKY, seconds
 from broker.simulation.detector import cosmic_rays
 from broker.simulation.kernels import add_gaussians
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from broker.detection.bench import bench_detection
-from broker.ops.image_bench.rows import Row, at_least
+from broker.ops.bench_rows import Row, at_least
 
 
 def rows(side: int, repeats: int) -> list[Row]:

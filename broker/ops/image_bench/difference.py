@@ -13,6 +13,7 @@ from broker.detection.differencing.difference import Difference, subtract_templa
 from broker.detection.flags import SourceFlag
 from broker.imaging.kernels import F64
 from broker.imaging.mask import MaskPlane
+from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.difference_scenes import (
     GAIN,
     Look,
@@ -21,7 +22,7 @@ from broker.ops.image_bench.difference_scenes import (
     draw_pair,
     draw_trail,
 )
-from broker.ops.image_bench.rows import Row, at_least, at_most, seconds
+from broker.ops.image_bench.rows import seconds
 from broker.units import mag_to_flux
 
 _NEAR_PX = 8.0

@@ -18,8 +18,9 @@ from broker.imaging.image import RawExposure
 from broker.imaging.message import encode_image
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.templates import TemplateStore
+from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.chain import BIAS, make_night, night_calibration, run_chain
-from broker.ops.image_bench.rows import MPIX, SIGMA, Row, at_least, at_most, make_wcs, seconds
+from broker.ops.image_bench.rows import MPIX, SIGMA, make_wcs, seconds
 from broker.ops.processes import usage
 from broker.spark.session import make_session, stop_session
 from broker.store.alerts import create_tables, drop_tables

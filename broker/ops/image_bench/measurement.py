@@ -5,17 +5,8 @@ import numpy as np
 from broker.detection.forced import forced_flux
 from broker.detection.galaxies.photometry import petrosian_photometry
 from broker.detection.measure import Noise, fit_sources
-from broker.ops.image_bench.rows import (
-    GAIN,
-    READ,
-    SIGMA,
-    SKY,
-    Row,
-    at_least,
-    at_most,
-    field,
-    seconds,
-)
+from broker.ops.bench_rows import Row, at_least, at_most
+from broker.ops.image_bench.rows import GAIN, READ, SIGMA, SKY, field, seconds
 
 
 def rows(side: int, repeats: int) -> list[Row]:

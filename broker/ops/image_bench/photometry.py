@@ -13,7 +13,8 @@ from broker.detection.psf.stars import StarPsf, measure_psf
 from broker.errors import AlertError
 from broker.imaging.kernels import F64, Bools
 from broker.imaging.wcs import Matrix, Wcs
-from broker.ops.image_bench.rows import SKY, Row, at_least, at_most
+from broker.ops.bench_rows import Row, at_least, at_most
+from broker.ops.image_bench.rows import SKY
 from broker.ops.image_bench.scenes import (
     UNIT,
     WIDTH,

@@ -7,7 +7,7 @@ from pathlib import Path
 from broker.errors import AlertError
 from broker.imaging.fits import Defaults
 from broker.imaging.raw_fits import write_snaps
-from broker.ops.image_bench.rows import Row, at_least, at_most
+from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_files import Choices
 from broker.ops.image_provenance import Task, checksum, make, recreate
 from broker.simulation.exposure import draw_exposure

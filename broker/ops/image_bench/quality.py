@@ -16,8 +16,9 @@ from broker.detection.quality.scorecard import Card, assess, of_difference
 from broker.imaging.message import to_image
 from broker.imaging.templates import Template
 from broker.imaging.warp import image_coefficients
+from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.difference_scenes import changed_pair
-from broker.ops.image_bench.rows import Row, at_least, at_most, seconds
+from broker.ops.image_bench.rows import seconds
 from broker.simulation.exposure import draw_exposure
 from broker.simulation.faults import NO_FAULTS, Faults
 from broker.simulation.observatory import make_template, simulate_night

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,39 +16,6 @@ from broker.simulation.kernels import add_gaussians, normal_table, read_out
 SIGMA, SKY, READ, GAIN = 2.0, 200.0, 6.0, 1.5
 STARS_PER_MPIX = 240.0
 MPIX = 1e6
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement.
-
-    Parameters
-    ----------
-    what : str
-    measured : float
-    required : str
-        Threshold, as `>= 200`; empty where there is none.
-    anchor : str
-        What another program, measured here or known, reaches.
-    is_met : bool or None
-        None where there is no threshold.
-    """
-
-    what: str
-    measured: float
-    required: str
-    anchor: str
-    is_met: bool | None
-
-
-def at_least(what: str, measured: float, least: float, anchor: str) -> Row:
-    """Return the row of a number that must not be below a threshold."""
-    return Row(what, measured, f">= {least:g}", anchor, bool(measured >= least))
-
-
-def at_most(what: str, measured: float, most: float, anchor: str) -> Row:
-    """Return the row of a number that must not be above a threshold."""
-    return Row(what, measured, f"<= {most:g}", anchor, bool(measured <= most))
 
 
 def seconds(repeats: int, *calls: Callable[[], Any]) -> list[float]:

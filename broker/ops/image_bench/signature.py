@@ -7,7 +7,8 @@ import numpy as np
 
 from broker.imaging.isr import Amplifier, Box, Layout, Masters, remove_signature, whole
 from broker.imaging.kernels import F32
-from broker.ops.image_bench.rows import GAIN, MPIX, READ, Row, at_least, at_most, seconds
+from broker.ops.bench_rows import Row, at_least, at_most
+from broker.ops.image_bench.rows import GAIN, MPIX, READ, seconds
 
 
 def rows(side: int, repeats: int) -> list[Row]:

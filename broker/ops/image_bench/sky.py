@@ -10,7 +10,7 @@ import numpy as np
 
 from broker.catalog.healpix import pixel_side_arcsec, pixels_of
 from broker.imaging.kernels import F64
-from broker.ops.image_bench.rows import Row, at_least, at_most
+from broker.ops.bench_rows import Row, at_least, at_most
 from broker.simulation.cadence import field_wcs
 from broker.simulation.exposure import draw_exposure
 from broker.simulation.kernels import MAX_REACH_PX

@@ -9,19 +9,8 @@ import numpy as np
 from broker.imaging.calibration import combine
 from broker.imaging.coadd import coadd
 from broker.imaging.psf import GaussianPsf
-from broker.ops.image_bench.rows import (
-    GAIN,
-    MPIX,
-    READ,
-    SIGMA,
-    SKY,
-    Row,
-    at_least,
-    at_most,
-    make_image,
-    make_wcs,
-    seconds,
-)
+from broker.ops.bench_rows import Row, at_least, at_most
+from broker.ops.image_bench.rows import GAIN, MPIX, READ, SIGMA, SKY, make_image, make_wcs, seconds
 
 _FRAMES, _VISITS = 20, 16
 _LEVEL, _NOISE = 1000.0, 5.0

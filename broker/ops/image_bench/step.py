@@ -15,7 +15,7 @@ import sys
 
 from broker.errors import BrokerError, ConfigError
 from broker.imaging.memory import WORKER
-from broker.ops.image_bench.rows import Row
+from broker.ops.bench_rows import Row
 
 _CODE = "from broker.ops.image_bench.step import main; main()"
 

@@ -8,16 +8,8 @@ from broker.detection.measure import Noise, fit_sources
 from broker.imaging.kernels import F32, F64
 from broker.imaging.warp import coordinate_grid, warp
 from broker.imaging.wcs import Wcs
-from broker.ops.image_bench.rows import (
-    MPIX,
-    SIGMA,
-    Row,
-    at_least,
-    at_most,
-    make_image,
-    make_wcs,
-    seconds,
-)
+from broker.ops.bench_rows import Row, at_least, at_most
+from broker.ops.image_bench.rows import MPIX, SIGMA, make_image, make_wcs, seconds
 from broker.simulation.kernels import add_gaussians
 
 _TURN_DEG = 3.0
