@@ -12,6 +12,8 @@ IMAGES = "ccd-images"
 ALERTS = "alerts"
 DEAD_LETTERS = "dead-letters"
 SCHEMAS_TOPIC = "public.schemas"
+PRIVATE = "private."
+"""Beginning of the names of topics that one person may read; then comes whose they are."""
 
 _RUN_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
 
@@ -73,9 +75,14 @@ class Run:
         return self.internal_topic(f"{ALERTS}.{survey}")
 
     def public_topic(self, topic: str, variant: str) -> str:
-        """Name of a filter's topic; `variant` is "slim" or "full"."""
-        prefix = "public" if self.is_live else f"run.{self.name}"
-        return f"{prefix}.{topic}.{variant}"
+        """Name of a filter's or a watchlist's topic; `variant` is "slim" or "full".
+
+        One that begins with `private.` keeps that beginning: who may read all that is public may
+        not read it.
+        """
+        if not self.is_live:
+            return f"run.{self.name}.{topic}.{variant}"
+        return f"{topic}.{variant}" if topic.startswith(PRIVATE) else f"public.{topic}.{variant}"
 
     def table(self, name: str) -> str:
         """Name of a table in the store."""

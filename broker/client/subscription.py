@@ -13,12 +13,14 @@ from broker.client.readers import Reader
 from broker.config import Config, load_config
 from broker.topics.publish import schemas_topic
 from broker.topics.topic import Message
+from broker.types import PRIVATE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _POLL_S = 0.2
 _COMMIT_EVERY_S = 1.0
+_DOTS_OF_PRIVATE = 2
 _REMEMBERED = 200_000
 """Keys by which repeats are known, of the newest alerts."""
 
@@ -285,8 +287,12 @@ def subscribe(
 
 
 def full_name(config: Config, topic: str, *, full: bool = False) -> str:
-    """Return a topic's name in full; one that is in full already, with dots, is left as it is."""
-    if "." in topic:
+    """Return a topic's name in full; one that is in full already, with dots, is left as it is.
+
+    A private list's, `private.<owner>.<topic>`, is not in full before a variant ends it.
+    """
+    is_private = topic.startswith(PRIVATE) and topic.count(".") == _DOTS_OF_PRIVATE
+    if "." in topic and not is_private:
         return topic
     return config.the_run.public_topic(topic, "full" if full else "slim")
 

@@ -3,6 +3,7 @@
 from broker.watchlists.board import HEADER, MOST_SHARE, Sighting, WatchBoard, condition_of
 from broker.watchlists.book import WatchBook, Watchlist, check_name
 from broker.watchlists.entries import Entries, read_entries, resolved
+from broker.watchlists.index import topic_of
 
 __all__ = [
     "HEADER",
@@ -16,4 +17,5 @@ __all__ = [
     "condition_of",
     "read_entries",
     "resolved",
+    "topic_of",
 ]

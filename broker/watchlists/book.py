@@ -22,7 +22,7 @@ from broker.watchlists.entries import (
     REGION,
     Entries,
 )
-from broker.watchlists.index import Listed, open_index, write_index
+from broker.watchlists.index import Listed, open_index, topic_of, write_index
 
 MOST_LISTS, MOST_OF_OWNER, MOST_ROWS = 2000, 200, 10_000_000
 """Lists of a run, of one owner, and entries of all lists together."""
@@ -72,7 +72,7 @@ class Watchlist:
     @property
     def topic(self) -> str:
         """The name of its topic."""
-        return f"watchlist-{self.name}"
+        return topic_of(self.name, self.owner, is_private=self.is_private)
 
 
 def check_name(name: str, what: str = "watchlist") -> None:
@@ -222,7 +222,7 @@ class WatchBook:
 
     def _listed(self) -> list[Listed]:
         return [
-            Listed(one.name, one.kind, one.where, one.is_private, one.changed_ms)
+            Listed(one.name, one.kind, one.where, one.is_private, one.changed_ms, one.owner)
             for one in self.all()
         ]
 

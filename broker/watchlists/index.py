@@ -30,12 +30,22 @@ from broker.catalog.partition import (
     write_table,
 )
 from broker.errors import ConfigError
+from broker.types import PRIVATE
 from broker.watchlists.entries import NAMES, Entries
 
 LIST = "watchlist"
 """Column of the catalogue: the number of the list that an entry is of."""
 
+PREFIX = "watchlist-"
+"""Beginning of the names of watchlists' topics."""
+
 _LISTS, _NAMES, _NAMES_OF, _REGIONS = "lists.json", "names.npy", "names-of.npy", "regions.npy"
+
+
+def topic_of(name: str, owner: str, *, is_private: bool) -> str:
+    """Return the topic of a list: a private one's begins with what its owner alone may read."""
+    topic = f"{PREFIX}{name}"
+    return f"{PRIVATE}{owner}.{topic}" if is_private else topic
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,8 @@ class Listed:
 
     Parameters
     ----------
-    name, kind, where, is_private, changed_ms
-        As of `broker.watchlists.book.Watchlist`.
+    name, kind, where, is_private, changed_ms, owner
+        As of `broker.watchlists.book.Watchlist`; an index of an earlier version knows no owner.
     """
 
     name: str
@@ -53,11 +63,12 @@ class Listed:
     where: str
     is_private: bool
     changed_ms: int
+    owner: str = ""
 
     @property
     def topic(self) -> str:
         """The name of its topic."""
-        return f"watchlist-{self.name}"
+        return topic_of(self.name, self.owner, is_private=self.is_private)
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def test_only_owners_write_and_only_what_is_theirs(scene):
 def test_a_private_list_is_there_for_its_owner_alone(scene, words):
     client, tokens = scene[:2]
     put(scene, "secret-stars", private=True)
-    publish(scene, words, "watchlist-secret-stars", "a")
+    publish(scene, words, "private.ann.watchlist-secret-stars", "a")
     ann, bob = bearer(tokens, "ann"), bearer(tokens, "bob")
 
     for path in ("", "/entries", "/alerts"):
@@ -171,7 +171,8 @@ def test_a_private_list_is_there_for_its_owner_alone(scene, words):
         assert client.get(url).status_code == 404
     for headers, names in ((ann, ["secret-stars"]), (bob, []), ({}, [])):
         assert [r["name"] for r in client.get(LIST, headers=headers).json()["data"]] == names
-    assert client.get(f"{PREFIX}/topics/watchlist-secret-stars/alerts").status_code == 404
+    for name in ("watchlist-secret-stars", "private.ann.watchlist-secret-stars"):
+        assert client.get(f"{PREFIX}/topics/{name}/alerts", headers=ann).status_code == 404
     assert client.get("/watchlists/secret-stars").status_code == 404
     assert client.get("/topics/watchlist-secret-stars").status_code == 404
     assert "secret-stars" not in client.get("/watchlists").text
@@ -206,7 +207,7 @@ def test_pages_show_lists_and_take_new_ones_from_who_is_signed_in(scene, words):
     added = client.post("/watchlists", data={**form, "do": "add", "private": "1"})
     assert added.status_code == 200
     assert "begins within seconds" in added.text
-    publish(scene, words, "watchlist-stars", "my-entry")
+    publish(scene, words, "private.ann.watchlist-stars", "my-entry")
     mine = client.get("/watchlists").text
     assert EXAMPLE_OBJECT in mine
     assert "my-entry, 0.50″" in mine
@@ -215,6 +216,7 @@ def test_pages_show_lists_and_take_new_ones_from_who_is_signed_in(scene, words):
     assert wrong.status_code == 422
     assert "dec &#39;99&lt;b&gt;&#39; is no number" in wrong.text
     client.post("/watchlists", data={**form, "do": "add"})
+    publish(scene, words, "watchlist-stars", "my-entry")
     page = client.get("/topics/watchlist-stars")
     assert page.url.path == "/watchlists/stars"
     assert EXAMPLE_OBJECT in page.text

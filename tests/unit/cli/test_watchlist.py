@@ -42,8 +42,8 @@ def test_a_list_and_a_region_are_added_shown_changed_and_removed(called):
     called("add", "field", "--moc", "field.json", "--owner", "you", "--private")
 
     assert called.topics.names() == [
-        f"run.try.watchlist-{name}.{variant}"
-        for name in ("field", "stars")
+        f"run.try.{name}.{variant}"
+        for name in ("private.you.watchlist-field", "watchlist-stars")
         for variant in ("full", "slim")
     ]
     found = listed(called)
@@ -51,7 +51,7 @@ def test_a_list_and_a_region_are_added_shown_changed_and_removed(called):
     assert (found["field"]["entries"], found["field"]["private"]) == (1, True)
     assert set(listed(called, "--owner", "me")) == {"stars"}
     assert "1.5" in called("show", "stars")
-    assert json.loads(called("show", "field", "--json"))["topic"] == "watchlist-field"
+    assert json.loads(called("show", "field", "--json"))["topic"] == "private.you.watchlist-field"
 
     called("update", "stars", "--where", "snr > 20")
     changed = listed(called)["stars"]

@@ -85,7 +85,7 @@ def test_what_a_private_list_matched_is_on_its_own_topic_and_nowhere_else(bench)
 
     sent = bench.run(batch())
 
-    own = of_topic(sent, "run.test.watchlist-hidden.slim")
+    own = of_topic(sent, "run.test.private.me.watchlist-hidden.slim")
     assert [m.key for m in own] == [b"sim|2", b"sim|3"]
     assert json.loads(own[0].header("watchlist")) == {
         "list": "hidden",
