@@ -1,19 +1,14 @@
 """Every command says what it does, and shows an example that would be accepted."""
 
-import importlib.util
 import re
 import subprocess
-from pathlib import Path
 
 import click
 import pytest
+import words
 from click.testing import CliRunner
 
 from broker.cli.main import cli
-
-_spec = importlib.util.spec_from_file_location("words", Path(__file__).with_name("words.py"))
-words = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(words)
 
 
 def walk(command, path):

@@ -1,20 +1,15 @@
 """The containers run commands, settings and files that exist."""
 
-import importlib.util
 import re
 import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
+import words
 import yaml
 
 from broker.config import load_config
 from broker.streaming.query import QUERIES
-
-_spec = importlib.util.spec_from_file_location("words", Path(__file__).with_name("words.py"))
-words = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(words)
 
 COMPOSE = yaml.safe_load((words.ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 DOCKERFILE = (words.ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")

@@ -1,13 +1,7 @@
 """What a README tells its reader to type exists, and so do the files that it names."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-_spec = importlib.util.spec_from_file_location("words", Path(__file__).with_name("words.py"))
-words = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(words)
+import words
 
 READMES = sorted(
     path

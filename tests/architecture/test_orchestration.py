@@ -1,7 +1,6 @@
 """Kubernetes' manifests and systemd's units name commands, settings, ports and files that exist."""
 
 import configparser
-import importlib.util
 import os
 import re
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pyspark
 import pytest
+import words
 import yaml
 
 from broker.api.app import PREFIX
@@ -20,10 +20,6 @@ from broker.api.system import router as system_router
 from broker.config import load_config
 from broker.local.kafka import MAX_MESSAGE_BYTES
 from broker.streaming.query import QUERIES
-
-_spec = importlib.util.spec_from_file_location("words", Path(__file__).with_name("words.py"))
-words = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(words)
 
 DEPLOY = words.ROOT / "deploy"
 FILES = sorted(p for p in (DEPLOY / "kubernetes").glob("*.yaml") if p.stem != "kustomization")

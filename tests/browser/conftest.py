@@ -2,16 +2,15 @@
 
 import base64
 import contextlib
-import importlib.util
 import json
 import shutil
 import subprocess
 import threading
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
+import serving
 import uvicorn
 import websocket
 
@@ -25,10 +24,6 @@ from broker.portal import add_portal
 from broker.simulation.packets import simulate_packets
 from broker.topics.topic import Message
 from broker.watchlists import WatchBook, Watchlist, read_entries
-
-_spec = importlib.util.spec_from_file_location("serving", Path(__file__).parents[1] / "serving.py")
-serving = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(serving)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

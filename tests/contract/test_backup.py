@@ -1,10 +1,9 @@
 """A run comes back from its back-up as it was, on memory and on HBase."""
 
 import dataclasses
-import importlib.util
 import json
-from pathlib import Path
 
+import every_table
 import pyarrow as pa
 import pytest
 
@@ -16,12 +15,6 @@ from broker.ops.backup import back_up, read_manifest
 from broker.ops.restore import restore
 from broker.store.tables import create_tables, drop_tables
 from broker.types import Coordinate, Run
-
-_spec = importlib.util.spec_from_file_location(
-    "every_table", Path(__file__).parents[1] / "every_table.py"
-)
-every_table = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(every_table)
 
 IN_MEMORY = pytest.mark.parametrize("tables", ["memory"], indirect=True)
 """What is the same for all tables is asked once: to make and drop a run's in HBase takes long."""

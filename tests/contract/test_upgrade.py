@@ -1,8 +1,6 @@
 """A run whose tables an earlier version made: what is missing is made from what is there."""
 
-import importlib.util
-from pathlib import Path
-
+import every_table
 import pytest
 
 from broker.config import Config
@@ -11,12 +9,6 @@ from broker.ops.upgrade import upgrade
 from broker.store.alerts import AlertStore
 from broker.store.tables import create_tables, drop_tables
 from broker.types import Run
-
-_spec = importlib.util.spec_from_file_location(
-    "every_table", Path(__file__).parents[1] / "every_table.py"
-)
-every_table = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(every_table)
 
 LATER = ("index", "moving", "forced", "retraction", "notice", "annotation")
 """Tables that the first version had not."""

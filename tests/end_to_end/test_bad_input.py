@@ -11,6 +11,7 @@ from pathlib import Path
 import fastavro
 import numpy as np
 import pytest
+import sim_packets
 
 from broker.alerts.packet import decode_sim, encode_sim
 from broker.imaging.message import decode_raw, encode_image
@@ -62,25 +63,6 @@ def sim_packet(packet, **changes):
     alert = decode_sim(packet)
     alert["diaSource"] |= changes
     return encode_sim(alert)
-
-
-def good_sim_packet(number):
-    source = {
-        "diaSourceId": number,
-        "visit": 7,
-        "detector": 1,
-        "diaObjectId": 500 + number,
-        "midpointMjdTai": 61_000.25,
-        "ra": 10.0 + 0.01 * number,
-        "dec": -5.0,
-        "psfFlux": 1000.0,
-        "psfFluxErr": 50.0,
-        "snr": 20.0,
-        "band": "r",
-        "reliability": 0.9,
-    }
-    moving = {"ssObjectId": number, "ephOffset": 0.5}  # passes the filter solar-system
-    return encode_sim({"diaSourceId": number, "diaSource": source, "ssSource": moving})
 
 
 def bad_packets(survey, good, changed):
@@ -172,7 +154,9 @@ def send_packets(stream, folder):
     surveys = {"ztf": ztf_packet, "lsst": lsst_packet, "sim": sim_packet}
     for survey, changed in surveys.items():
         if survey == "sim":
-            good = [good_sim_packet(number) for number in range(1, N_GOOD + 1)]
+            good = [
+                sim_packets.sim_packet(number, is_moving=True) for number in range(1, N_GOOD + 1)
+            ]
         else:
             out = folder / survey
             stream.broker("simulate", "packets", "--survey", survey, "-n", N_GOOD, "--out", out)

@@ -9,8 +9,8 @@ import time
 from collections import Counter, defaultdict
 
 import pytest
+from sim_packets import sim_packet
 
-from broker.alerts.packet import encode_sim
 from broker.archive import Archive
 from broker.config import ArchiveConfig, StreamConfig
 from broker.store.alerts import AlertStore
@@ -24,26 +24,6 @@ CODE = (
     "import pickle, sys; from broker.streaming.query import run_queries;"
     "run_queries(pickle.load(open(sys.argv[1], 'rb')), ['alerts', 'archive'], until_idle=True)"
 )
-
-
-def sim_packet(number):
-    source = {
-        "diaSourceId": number,
-        "visit": 7,
-        "detector": 1,
-        "diaObjectId": 500 + number,
-        "midpointMjdTai": 61_000.25,
-        "ra": 10.0 + 0.01 * number,
-        "dec": -5.0,
-        "psfFlux": 1000.0,
-        "psfFluxErr": 50.0,
-        "snr": 20.0,
-        "band": "r",
-        "reliability": 0.9,
-    }
-    # A solar-system object: so every alert passes a filter and leaves.
-    moving = {"ssObjectId": number, "ephOffset": 0.5}
-    return encode_sim({"diaSourceId": number, "diaSource": source, "ssSource": moving})
 
 
 def start(config, folder):
@@ -100,7 +80,7 @@ def test_a_stream_killed_in_mid_batch_loses_nothing_and_stores_nothing_twice(
     )
     topic = run.alerts_topic("sim")
     kafka_topics.create(topic, TopicSettings(partitions=2))
-    packets = [sim_packet(number) for number in range(1, N_PACKETS + 1)]
+    packets = [sim_packet(number, is_moving=True) for number in range(1, N_PACKETS + 1)]
     coordinates = kafka_topics.send(topic, [Message(packet) for packet in packets])
 
     for _ in range(2):

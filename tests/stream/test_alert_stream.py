@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from sim_packets import sim_packet
 
-from broker.alerts.packet import encode_sim
 from broker.archive import Archive
 from broker.avro import decode, unframe
 from broker.config import ArchiveConfig, StreamConfig
@@ -21,25 +21,6 @@ from broker.topics.topic import Message, TopicSettings
 from broker.types import Coordinate
 
 N_EACH = 60
-
-
-def sim_packet(number, **changes):
-    source = {
-        "diaSourceId": number,
-        "visit": 7,
-        "detector": 1,
-        "diaObjectId": 500 + number,
-        "midpointMjdTai": 61_000.25,
-        "ra": 10.0 + 0.01 * number,
-        "dec": -5.0,
-        "psfFlux": 1000.0,
-        "psfFluxErr": 50.0,
-        "snr": 20.0,
-        "band": "r",
-        "reliability": 0.9,
-        **changes,
-    }
-    return encode_sim({"diaSourceId": number, "diaSource": source})
 
 
 def bad_packets(good):

@@ -2,13 +2,12 @@
 
 import contextlib
 import copy
-import importlib.util
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 import schemathesis
+import whole_app as whole
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -20,12 +19,6 @@ ADDED = ("/annotations", "/transfers", "/unsubscribe", "/watchlists", "/periodog
 """Calls that the bare API does not have."""
 
 UNASKED = ("/annotations", "/transfers", "/unsubscribe", "/periodogram")
-
-_spec = importlib.util.spec_from_file_location(
-    "whole_app", Path(__file__).parents[2] / "whole_app.py"
-)
-whole = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(whole)
 
 
 @pytest.fixture(scope="module")

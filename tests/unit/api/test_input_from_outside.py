@@ -4,7 +4,6 @@ Every address is asked with nasty words in every place: each part of the path, e
 it declares, bodies, forms and headers.
 """
 
-import importlib.util
 import json
 import re
 from html.parser import HTMLParser
@@ -12,15 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import whole_app as whole
 from fastapi.testclient import TestClient
 
 from broker.api.app import PREFIX
-
-_spec = importlib.util.spec_from_file_location(
-    "whole_app", Path(__file__).parents[2] / "whole_app.py"
-)
-whole = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(whole)
 
 pytestmark = pytest.mark.slow
 

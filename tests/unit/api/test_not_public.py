@@ -7,13 +7,11 @@ be, byte for byte, what leaves the first.
 """
 
 import difflib
-import importlib.util
 import io
 import itertools
 import json
 import re
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import fastavro
@@ -22,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import whole_app as whole
 from fastapi.testclient import TestClient
 
 from broker.alerts.adapters import find_adapters
@@ -57,12 +56,6 @@ from broker.topics.publish import dead_letters_topic, store_schemas
 from broker.topics.topic import Message, OffsetRange, TopicSettings
 from broker.types import Run
 from broker.watchlists import WatchBoard, Watchlist, read_entries
-
-_spec = importlib.util.spec_from_file_location(
-    "whole_app", Path(__file__).parents[2] / "whole_app.py"
-)
-whole = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(whole)
 
 pytestmark = pytest.mark.slow
 

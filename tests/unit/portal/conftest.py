@@ -1,17 +1,11 @@
 """An application with pages over a broker in memory."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+import serving
 from fastapi.testclient import TestClient
 
 from broker.api import make_app
 from broker.portal import add_portal
-
-_spec = importlib.util.spec_from_file_location("serving", Path(__file__).parents[2] / "serving.py")
-serving = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(serving)
 
 
 @pytest.fixture(scope="session")

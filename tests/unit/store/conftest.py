@@ -1,15 +1,7 @@
 """A row or more of every table."""
 
-import importlib.util
-from pathlib import Path
-
+import every_table as _every_table
 import pytest
-
-_spec = importlib.util.spec_from_file_location(
-    "every_table", Path(__file__).parents[2] / "every_table.py"
-)
-_every_table = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_every_table)
 
 
 @pytest.fixture
