@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.catalog.neighbours import pairs_within
+from broker.catalog.neighbours import counts_within, unordered_pairs_within
 from broker.catalog.partition import Rows
 from broker.catalog.space import Space
 
@@ -40,10 +40,20 @@ class BlockClusters:
 def _pairs(
     entries: Rows | Space, first: int, end: int, radius: float
 ) -> tuple[_Ints, _Ints, NDArray[np.float64]]:
-    """Return the pairs of entries `first` <= entry < `end` and any entry, nearest first."""
+    """Return the pairs of entries `first` <= entry < `end` and any; in space nearest first."""
     if isinstance(entries, Space):
         return entries.pairs_within(np.asarray(entries.xyz[first:end]), radius)
-    return pairs_within(entries, entries.ra[first:end], entries.dec[first:end], radius)
+    return unordered_pairs_within(entries, entries.ra[first:end], entries.dec[first:end], radius)
+
+
+def _nearest_first(
+    entries: Rows | Space, at: _Ints, row: _Ints, separation: NDArray[np.float64]
+) -> tuple[_Ints, _Ints]:
+    """Return pairs of `_pairs` nearest first, then by id."""
+    if isinstance(entries, Space):
+        return at, row
+    order = np.lexsort((entries.rank[row], separation, at))
+    return at[order], row[order]
 
 
 def core_rows(
@@ -56,8 +66,14 @@ def core_rows(
     counts = np.zeros(end - first, dtype=np.int64)
     for a in range(first, end, _AT_ONCE):
         b = min(a + _AT_ONCE, end)
-        at, _, _ = _pairs(rows, a, b, radius)
-        counts[a - first : b - first] = np.bincount(at, minlength=b - a)
+        some = slice(a - first, b - first)
+        if isinstance(rows, Space):
+            at, _, _ = _pairs(rows, a, b, radius)
+            counts[some] = np.bincount(at, minlength=b - a)
+        else:
+            counts[some] = counts_within(
+                rows, rows.ra[a:b], rows.dec[a:b], radius, enough=min_points
+            )
     return counts >= min_points
 
 
@@ -84,12 +100,15 @@ def block_clusters(
     inner, links = [np.empty((0, 2), np.int64)], [np.empty((0, 2), np.int64)]
     for a in range(first, end, _AT_ONCE):
         b = min(a + _AT_ONCE, end)
-        at, row, _ = _pairs(rows, a, b, radius)
-        at, row = at[core[row]] + a, row[core[row]]
+        at, row, separation = _pairs(rows, a, b, radius)
+        to_core = core[row]
+        at, row, separation = at[to_core] + a, row[to_core], separation[to_core]
         from_core = core[at]
-        # Pairs come nearest first: a border row belongs to its nearest core row.
-        owner, place = np.unique(at[~from_core], return_index=True)
-        border[owner - first] = row[~from_core][place]
+        # A border row belongs to its nearest core row.
+        beside = ~from_core
+        edge, near = _nearest_first(rows, at[beside], row[beside], separation[beside])
+        owner, place = np.unique(edge, return_index=True)
+        border[owner - first] = near[place]
         pairs = np.stack([at[from_core], row[from_core]], axis=1)
         is_inner = (pairs[:, 1] >= first) & (pairs[:, 1] < end)
         inner.append(pairs[is_inner & (pairs[:, 0] < pairs[:, 1])])

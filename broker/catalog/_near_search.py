@@ -115,6 +115,61 @@ def sky_pairs(
 
 
 @compiled
+def counts_near(
+    starts: _Ints,
+    ends: _Ints,
+    ra: _Floats,
+    dec: _Floats,
+    at_ra: _Floats,
+    at_dec: _Floats,
+    radius: float,
+    enough: int,
+) -> tuple[_Ints, _Ints, _Ints]:
+    """Count the rows of each position's cells that are surely within a radius.
+
+    Parameters
+    ----------
+    starts, ends, ra, dec, at_ra, at_dec, radius
+        As of `sky_pairs`.
+    enough : int
+        Counting ends there.
+
+    Returns
+    -------
+    counts : NDArray[np.int64], shape (n_positions,)
+    position, row : NDArray[np.int64], shape (n_unsure,)
+        Pairs so near to the radius that rounding may decide: for the exact formula.
+    """
+    slack = 1e-13 + 1e-9 * np.radians(radius)
+    sure = np.sin(max(np.radians(radius) - slack, 0.0) / 2.0) ** 2
+    unsure = np.sin((np.radians(radius) + slack) / 2.0) ** 2
+    counts = np.zeros(starts.shape[0], dtype=np.int64)
+    position, row = np.empty(16, dtype=np.int64), np.empty(16, dtype=np.int64)
+    k = 0
+    for i in range(starts.shape[0]):
+        cosine = np.cos(np.radians(at_dec[i]))
+        for j in range(starts.shape[1]):
+            for r in range(starts[i, j], ends[i, j]):
+                north = np.sin(np.radians(dec[r] - at_dec[i]) / 2.0) ** 2
+                if north > unsure:
+                    continue
+                east = np.sin(np.radians(ra[r] - at_ra[i]) / 2.0) ** 2
+                away = north + cosine * np.cos(np.radians(dec[r])) * east
+                if away < sure:
+                    counts[i] += 1
+                elif away <= unsure:
+                    if k == position.size:
+                        position, row = _longer(position), _longer(row)
+                    position[k], row[k] = i, r
+                    k += 1
+                if counts[i] >= enough:
+                    break
+            if counts[i] >= enough:
+                break
+    return counts, position[:k], row[:k]
+
+
+@compiled
 def _longer(values: _Ints) -> _Ints:
     longer = np.empty(2 * values.size, dtype=np.int64)
     longer[: values.size] = values

@@ -43,12 +43,89 @@ def pairs_within(
     separation : NDArray[np.float64], shape (n_pairs,)
         Distances. [arcsec]
     """
+    position, row, separation = unordered_pairs_within(rows, ra, dec, radius_arcsec)
+    in_order = np.lexsort((rows.rank[row], separation, position))
+    return position[in_order], row[in_order], separation[in_order]
+
+
+def unordered_pairs_within(
+    rows: Rows, ra: ArrayLike, dec: ArrayLike, radius_arcsec: float
+) -> tuple[_Ints, _Ints, Floats]:
+    """Return the pairs of `pairs_within` in any order, which takes half the time."""
     at = positions(ra, dec)
     order = order_for_radius(radius_arcsec)
     parts = [_pairs(rows, layer, at, order, radius_arcsec) for layer in rows.layers]
     position, row, separation = (np.concatenate(part) for part in zip(*parts, strict=True))
-    in_order = np.lexsort((rows.rank[row], separation, position))
-    return position[in_order], row[in_order], separation[in_order]
+    return position, row, separation
+
+
+def counts_within(
+    rows: Rows, ra: ArrayLike, dec: ArrayLike, radius_arcsec: float, *, enough: int
+) -> _Ints:
+    """Count the rows within one radius of each position, as far as `enough`.
+
+    Parameters
+    ----------
+    rows, ra, dec, radius_arcsec
+        As of `pairs_within`.
+    enough : int
+        A position with more rows has this number or any larger one.
+
+    Returns
+    -------
+    NDArray[np.int64], shape (n,)
+    """
+    at = positions(ra, dec)
+    order = order_for_radius(radius_arcsec)
+    total = np.zeros(at.ra.size, dtype=np.int64)
+    for layer in rows.layers:
+        if order < 0:
+            near = _pairs(rows, layer, at, order, radius_arcsec)[0]
+        else:
+            near = _counted(rows, layer, at, order, radius_arcsec, enough, total)
+        total += np.bincount(near, minlength=total.size)
+    return total
+
+
+def _counted(
+    rows: Rows,
+    layer: Layer,
+    at: Positions,
+    order: int,
+    radius_arcsec: float,
+    enough: int,
+    total: _Ints,
+) -> _Ints:
+    """Add what is surely near to the total; return the positions of what is only just near."""
+    from broker.catalog._near_search import counts_near
+
+    runs, own_ra, own_dec = _runs(rows, layer, at, order)
+    counts, position, row = counts_near(
+        *runs,
+        own_ra,
+        own_dec,
+        at.ra[at.place],
+        at.dec[at.place],
+        radius_arcsec / ARCSEC_PER_DEG,
+        enough,
+    )
+    total[at.place] += counts
+    position = at.place[position]
+    away = separation_arcsec(at.ra[position], at.dec[position], own_ra[row], own_dec[row])
+    return position[away <= radius_arcsec]
+
+
+def _runs(
+    rows: Rows, layer: Layer, at: Positions, order: int
+) -> tuple[tuple[_Ints, _Ints], Floats, Floats]:
+    """Return the rows of a layer in the pixels around each position, and their places."""
+    from broker.catalog._near_search import runs_in_cells
+
+    shift = 2 * (FINEST_ORDER - order)
+    around = near_pixels(at.pixels >> np.uint64(shift), order)
+    of_layer = slice(layer.first, layer.end)
+    runs = runs_in_cells(rows.pixels[of_layer], around, shift)
+    return runs, rows.ra[of_layer], rows.dec[of_layer]
 
 
 def _pairs(
@@ -59,15 +136,13 @@ def _pairs(
         position = np.repeat(at.place, in_layer.size)
         row = np.tile(in_layer, at.place.size)
     else:
-        from broker.catalog._near_search import runs_in_cells, sky_pairs
+        from broker.catalog._near_search import sky_pairs
 
-        shift = 2 * (FINEST_ORDER - order)
-        around = near_pixels(at.pixels >> np.uint64(shift), order)
-        of_layer = slice(layer.first, layer.end)
+        runs, own_ra, own_dec = _runs(rows, layer, at, order)
         position, row = sky_pairs(
-            *runs_in_cells(rows.pixels[of_layer], around, shift),
-            rows.ra[of_layer],
-            rows.dec[of_layer],
+            *runs,
+            own_ra,
+            own_dec,
             at.ra[at.place],
             at.dec[at.place],
             radius_arcsec / ARCSEC_PER_DEG,

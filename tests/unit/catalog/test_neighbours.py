@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.catalog.neighbours import nearest_k, nearest_to, pairs_within
+from broker.catalog.neighbours import counts_within, nearest_k, nearest_to, pairs_within
 from broker.catalog.partition import Rows, sort_rows
 from broker.errors import AlertError
 from broker.units import separation_arcsec
@@ -60,6 +60,23 @@ def test_all_within_a_radius_are_the_near_ones_of_all_pairs(radius):
     position, row, _ = pairs_within(rows, ra, dec, radius)
 
     assert list(zip(position.tolist(), row.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("radius", [0.0, 3.0, 50.0, 3600.0, 400_000.0, 648_000.0, "exact"])
+@pytest.mark.parametrize("enough", [1, 7, 10_000])
+def test_counts_are_those_of_all_pairs_as_far_as_wanted(radius, enough):
+    rows = uneven_sky(1)
+    ra, dec = rows.ra[::11].copy(), rows.dec[::11]
+    separation = all_pairs(rows, ra, dec)[1]
+    if radius == "exact":  # as far as a neighbour is, to the last bit
+        radius = separation[np.argmax(dec > 41.0), 9]
+    ra[2] = np.nan
+    expected = (separation <= radius).sum(axis=1)
+    expected[2] = 0
+
+    counts = counts_within(rows, ra, dec, radius, enough=enough)
+
+    np.testing.assert_array_equal(np.minimum(counts, enough), np.minimum(expected, enough))
 
 
 def test_no_neighbours_cannot_be_asked_for():
