@@ -269,25 +269,51 @@ def ephemeris(
 @click.option("--ra", default="ra", show_default=True, help="Column of right ascension. [deg]")
 @click.option("--dec", default="dec", show_default=True, help="Column of declination. [deg]")
 @click.option("--mjd", help="Column of time (MJD, TAI), for proper motion.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File of the matches.")
+@click.option("--out", required=True, type=click.Path(path_type=Path),
+              help="File of the matches: .csv, .parquet, .vot, .ecsv, .fits")  # fmt: skip
+@click.option("--alerts", type=click.FloatRange(0.0, 3600.0),
+              help="Also the objects of the run's alerts within this radius. [arcsec]")  # fmt: skip
 @click.pass_context
 def match_list(
-    ctx: click.Context, file: Path, ra: str, dec: str, mjd: str | None, out: Path
+    ctx: click.Context,
+    file: Path,
+    ra: str,
+    dec: str,
+    mjd: str | None,
+    out: Path,
+    alerts: float | None,
 ) -> None:
     """Match a list of positions with every catalogue; its columns and theirs go to a file.
 
-    Example: broker catalog match-list places.csv --out matched.vot
+    With --alerts also with the objects that have alerts: how many there are, and the nearest.
+
+    Example: broker catalog match-list places.csv --alerts 2 --out matched.vot
     """
     from broker.catalog import Catalogs
     from broker.catalog.source import columns_of, read_file
     from broker.catalog.table_files import write_table
 
-    table, _ = read_file(file)
+    table, units = read_file(file)
     places = columns_of(table, [ra, dec, *([mjd] if mjd else [])])
-    found = Catalogs(load(ctx).catalog_path).match(*places)
-    for name in found.column_names:
-        table = table.append_column(name, found.column(name))
-    write_table(table, out)
+    catalogs = Catalogs(load(ctx).catalog_path)
+    found = catalogs.match(*places)
+    units = {ra: "deg", dec: "deg"} | units
+    for definition in catalogs.definitions.values():
+        units |= {column.name: column.unit for column in definition.match_columns}
+    parts = [found]
+    if alerts is not None:
+        from broker.cli.assemble import tables_of
+        from broker.store.alerts import AlertStore
+        from broker.store.match_list import UNITS, match_alerts
+
+        with tables_of(ctx) as tables:
+            store = AlertStore(tables, load(ctx).the_run)
+            parts.append(match_alerts(store, *places[:2], radius_arcsec=alerts))
+        units |= UNITS
+    for part in parts:
+        for name in part.column_names:
+            table = table.append_column(name, part.column(name))
+    write_table(table, out, units=units)
     click.echo(f"{table.num_rows} positions in {out}", err=True)
 
 

@@ -12,6 +12,7 @@ from broker.catalog.healpix import pixels_of
 from broker.catalog.regions import box, covered, polygon
 from broker.errors import ConfigError
 from broker.store.alerts import AlertStore
+from broker.store.match_list import match_alerts
 from broker.types import Coordinate
 
 MJD = 61_000.25
@@ -324,6 +325,28 @@ def test_an_object_on_the_border_of_two_pixels_is_one(store, put, survey):
     got = [r for r in store.cone(30.006, -5.0, 60.0) if r["survey"] == survey]
 
     assert [r["diaSourceId"] for r in got] == ["399"]
+
+
+def test_a_list_of_positions_gets_the_nearest_object_and_how_many(store, put, survey):
+    put(
+        [
+            Alert("1", "near", ra=0.0, dec=41.81, mjd=MJD),
+            Alert("2", "near", ra=0.0, dec=41.81, mjd=MJD + 1),
+            Alert("3", "far", ra=0.0, dec=41.81 + 1.5 / 3600),
+        ]
+    )
+    ra, dec = [360.0, 0.0, 180.0, np.nan, 0.0], [41.81, 41.81 + 1.4 / 3600, -41.0, 0.0, 95.0]
+
+    rows = match_alerts(store, ra, dec, radius_arcsec=2.0).to_pylist()
+
+    assert [row["alertsMatch"] for row in rows] == [1, 1, 0, -1, -1]
+    assert [row["alertsObjects"] for row in rows] == [2, 2, 0, None, None]
+    first, second = rows[:2]
+    assert (first["alertsDiaObjectId"], first["alertsDiaSourceId"]) == ("near", "2")
+    assert (second["alertsDiaObjectId"], second["alertsSurvey"]) == ("far", survey)
+    assert first["alertsMidpointMjdTai"] == MJD + 1
+    np.testing.assert_allclose([first["alertsSeparation"], second["alertsSeparation"]], [0, 0.1],
+                               atol=1e-6)  # fmt: skip
 
 
 def test_a_region_has_the_newest_alert_of_each_object_inside(store, put, survey):

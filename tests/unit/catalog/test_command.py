@@ -106,6 +106,9 @@ def test_a_list_of_positions_is_matched_into_a_file(places, tmp_path, kind):
     assert [row["n"] for row in rows] == [1, 2, 3]
     assert [row["placesMatch"] for row in rows] == [1, 0, -1]
     assert rows[0]["placesId"] == "a"
+    if kind in ("vot", "ecsv", "fits"):
+        units = read_file(tmp_path / f"out.{kind}")[1]
+        assert (units["ra"], units["placesSeparation"]) == ("deg", "arcsec")
 
 
 def test_a_catalogue_goes_out_and_is_removed(places, tmp_path):
