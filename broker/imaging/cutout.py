@@ -1,13 +1,13 @@
 """Cutouts as small FITS files: 16-bit at an eighth of the noise, compressed by a fast gzip.
 
-A 63 x 63 cutout takes 4 kB and some 50 µs, a third and a fifteenth of gzipped float32, and costs
+A 63 x 63 cutout takes 4 kB and some 50 µs, a third and a twentieth of gzipped float32, and costs
 0.04 sigma of a PSF flux: quantised noise stays noise as long as the step is below a quarter sigma
 (Pence, Seaman & White 2009, PASP 121 414). Any FITS reader reads them.
 """
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from isal import isal_zlib
@@ -16,24 +16,29 @@ from numpy.typing import NDArray
 from broker.errors import AlertError
 from broker.imaging.wcs import Wcs
 
+if TYPE_CHECKING:
+    from broker.imaging.deflate import Beginning
+
 BLOCK = 2880
 CARD = 80
 BLANK = -32768
 """The integer that stands for a pixel without a value."""
 
 _REST_OF_CARD = " " * (CARD - 30)
-_GZIP = 31
 _GZIP_OR_ZLIB = 47
 _MAX_HEADER_BLOCKS = 64
 _MAX_BYTES = 1 << 26
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _WCS_WORDS = ("CTYPE1", "CTYPE2", "CUNIT1", "CUNIT2", "RADESYS")
+_WCS_NUMBERS = ("CRVAL1", "CRVAL2", "CD1_1", "CD1_2", "CD2_1", "CD2_2")
 
 F32 = NDArray[np.float32]
 
 
 def cut(pixels: F32, x: int, y: int, size: int, *, fill: float = np.nan) -> F32:
     """Return the square of `size` pixels around pixel (x, y); outside the image is `fill`.
+
+    It may share memory with the image.
 
     Parameters
     ----------
@@ -47,7 +52,7 @@ def cut(pixels: F32, x: int, y: int, size: int, *, fill: float = np.nan) -> F32:
     low_y, high_y = max(0, y - half), min(ny, y + half + 1)
     low_x, high_x = max(0, x - half), min(nx, x + half + 1)
     if high_y - low_y == size and high_x - low_x == size:
-        return np.array(pixels[low_y:high_y, low_x:high_x], np.float32)
+        return pixels[low_y:high_y, low_x:high_x]
     out = np.full((size, size), fill, np.float32)
     if low_y < high_y and low_x < high_x:
         part = pixels[low_y:high_y, low_x:high_x]
@@ -72,29 +77,43 @@ def encode_cutout(
     lossless : bool
         Keep float32 as it is: 14 kB.
     """
-    cards = _shape_cards(-32 if lossless else 16, pixels.shape)
-    if lossless:
-        data = pixels.astype(">f4").tobytes()
-    else:
-        # Reading cutouts needs no compiled loops; writing them does.
-        from broker.imaging.quantise import quantise
+    # Reading cutouts needs no compiled loops; writing them does.
+    from broker.imaging.deflate import finish
+    from broker.imaging.quantise import quantise
 
-        integers, scale, zero = quantise(pixels, sigma)
-        data = integers.tobytes()
-        cards += _number("BSCALE", scale) + _number("BZERO", zero)
-    if wcs is not None:
+    bitpix = -32 if lossless else 16
+    cards = ""
+    values: NDArray[Any]
+    if lossless:
+        values = np.ascontiguousarray(pixels, np.float32).view(np.uint32).reshape(-1).byteswap()
+    else:
+        values, scale, zero = quantise(pixels, sigma)
+        cards = _number("BSCALE", scale) + _number("BZERO", zero)
+    if wcs is None:
+        beginning = _beginning(bitpix, pixels.shape)
+    else:
         (a, b), (c, d) = wcs.cd
-        before, after = _fixed_cards(wcs.crval_ra, wcs.crval_dec, *map(float, (a, b, c, d)))
-        place = _number("CRPIX1", wcs.crpix_x + 1.0) + _number("CRPIX2", wcs.crpix_y + 1.0)
-        cards += before + place + after
-    header = (cards + "END").encode("ascii")
-    header += b" " * (-len(header) % BLOCK)
-    body = b"".join((header, data, bytes(-len(data) % BLOCK)))
-    compressed: bytes = isal_zlib.compress(body, 1, _GZIP)
-    return compressed
+        fixed = (wcs.crval_ra, wcs.crval_dec, float(a), float(b), float(c), float(d))
+        beginning = _beginning(bitpix, pixels.shape, fixed)
+        cards += _number("CRPIX1", wcs.crpix_x + 1.0) + _number("CRPIX2", wcs.crpix_y + 1.0)
+    text = (cards + "END").encode("ascii")
+    text += b" " * (-(beginning.size + len(text)) % BLOCK)
+    return finish(beginning, text, values, bytes(-values.nbytes % BLOCK))
 
 
 @lru_cache(maxsize=64)
+def _beginning(
+    bitpix: int, shape: tuple[int, ...], fixed: tuple[float, ...] | None = None
+) -> "Beginning":
+    """Return the cards that the cutouts of an image have in common, packed."""
+    from broker.imaging.deflate import begin
+
+    cards = _shape_cards(bitpix, shape)
+    if fixed is not None:
+        cards += _wcs_cards(*fixed)
+    return begin(cards.encode("ascii"))
+
+
 def _shape_cards(bitpix: int, shape: tuple[int, ...]) -> str:
     ny, nx = shape
     values = (("BITPIX", bitpix), ("NAXIS", 2), ("NAXIS1", nx), ("NAXIS2", ny))
@@ -110,14 +129,12 @@ def _number(name: str, value: float) -> str:
     return f"{name:<8}= {text:>20}{_REST_OF_CARD}"
 
 
-@lru_cache(maxsize=64)
-def _fixed_cards(ra: float, dec: float, a: float, b: float, c: float, d: float) -> tuple[str, str]:
-    """Return the cards before and after the reference pixel, which alone differs in one image."""
+def _wcs_cards(ra: float, dec: float, a: float, b: float, c: float, d: float) -> str:
+    """Return all cards of a WCS but the reference pixel, which alone differs in one image."""
     header = Wcs(ra, dec, 0.0, 0.0, ((a, b), (c, d))).header()
     words = [f"{name:<8}= '{header[name]:<8}'".ljust(CARD) for name in _WCS_WORDS]
-    first = [_number(name, float(header[name])) for name in ("CRVAL1", "CRVAL2")]
-    last = [_number(name, float(header[name])) for name in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")]
-    return "".join(words + first), "".join(last)
+    numbers = [_number(name, float(header[name])) for name in _WCS_NUMBERS]
+    return "".join(words + numbers)
 
 
 def decode_cutout(data: bytes) -> F32:
