@@ -1,5 +1,6 @@
 """Query 2: alerts to science. Reads like the picture: in, decode, one pass, out, ledger."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from broker.spark.write import StatsCollector, write_messages
 from broker.store.alerts import create_tables
 from broker.store.ledger import Ledger
 from broker.store.quarantine import Quarantine
-from broker.streaming.checkpoint import batch_ranges, checkpoint_id
+from broker.streaming.checkpoint import batch_ranges, checkpoint_id, divide
 from broker.streaming.notice_intake import create_notice_topics
 from broker.streaming.query import (
     checkpoint_path,
@@ -35,10 +36,11 @@ from broker.streaming.query import (
     read_topics,
     start_query,
 )
+from broker.streaming.refused import refused_before, without
 from broker.topics.kafka import KafkaTopics
 from broker.topics.kafka_transaction import progress_group
 from broker.topics.publish import store_schemas
-from broker.types import DEAD_LETTERS
+from broker.types import DEAD_LETTERS, Coordinate
 from broker.watchlists import MOST_SHARE, WatchBoard, WatchBook
 
 NAME = "alerts"
@@ -64,11 +66,23 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     catalogs = provided_matches(config.catalog_path)
     contributions = installed(config)
     prepare(config, contributions, packet_format(contributions.qualified_columns, catalogs))
-    messages = read_topics(
-        spark, config, input_topics(config), max_per_trigger=config.stream.max_alerts_per_trigger
-    )
     each_batch = _each_batch(spark, config, contributions)
-    return start_query(messages, each_batch, name=NAME, config=config)
+    return start_query(read_surveys(spark, config), each_batch, name=NAME, config=config)
+
+
+def read_surveys(spark: SparkSession, config: Config) -> DataFrame:
+    """Return a stream of all surveys' messages; a batch takes its most of each of them.
+
+    Each survey is a source of its own, with a bound of its own: what one has waiting delays
+    another's by its share of one batch, however much it is. A single source would divide a batch
+    by what waits. A checkpoint of other sources is brought into this layout.
+    """
+    sources = [[name] for name in sorted(input_topics(config))]
+    if divide(checkpoint_path(config, NAME), sources):
+        _LOG.info("the checkpoint of %s has now %d sources", NAME, len(sources))
+    most = config.stream.max_alerts_per_trigger
+    frames = [read_topics(spark, config, names, max_per_trigger=most) for names in sources]
+    return functools.reduce(DataFrame.union, frames)
 
 
 def prepare(config: Config, contributions: Contributions, packets: PacketFormat) -> None:
@@ -113,6 +127,7 @@ def _each_batch(
     board = WatchBoard(WatchBook(config.run_path("watchlists")).index, contributions)
     checkpoint, by_workers = checkpoint_path(config, NAME), config.stream.transactions
     surveys = {config.the_run.alerts_topic(survey): survey for survey in find_adapters()}
+    repeated, refused = _refused(config)
 
     def each_batch(messages: DataFrame, batch_id: int) -> None:
         began = time.perf_counter()
@@ -130,6 +145,7 @@ def _each_batch(
                 collector.accumulator,
                 floods := watch.floods(ranges),
                 progress_group(config.run, NAME, checkpoint_id(checkpoint)) if by_workers else "",
+                refused if batch_id == repeated else frozenset(),
             ),
             OUTGOING_SQL,
         )
@@ -152,9 +168,18 @@ def _each_batch(
     return each_batch
 
 
+def _refused(config: Config) -> tuple[int, frozenset[Coordinate]]:
+    topics = KafkaTopics(config.kafka.bootstrap)
+    try:
+        return refused_before(topics, config.the_run, checkpoint_path(config, NAME))
+    finally:
+        topics.close()
+
+
 def _enrich(
-    config: Config, batch_id: str, accumulator: Any, floods: Mapping[str, Share], group: str
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    config: Config, batch_id: str, accumulator: Any, floods: Mapping[str, Share], group: str,
+    refused: frozenset[Coordinate],
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:  # fmt: skip
     """Return the function that runs in the Python workers; with a group, it sends by itself."""
 
     def enrich(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -162,7 +187,8 @@ def _enrich(
         stats = BatchStats()
 
         def work(batch: pa.RecordBatch | pa.Table) -> pa.Table:
-            return enricher.enrich(batch, batch_id=batch_id, stats=stats, floods=floods)
+            rest = without(batch, refused, stats)
+            return enricher.enrich(rest, batch_id=batch_id, stats=stats, floods=floods)
 
         if group:
             name = f"{config.run}.{NAME}"

@@ -1,11 +1,14 @@
+import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
-from broker.errors import ServiceError
+from broker.errors import ConfigError, ServiceError
 from broker.streaming.checkpoint import (
     batch_ranges,
     committed,
+    divide,
     first_offsets,
     is_caught_up,
     last_commit,
@@ -80,3 +83,78 @@ def test_before_the_first_batch_nothing_is_finished(tmp_path):
 )
 def test_a_query_is_caught_up_when_all_that_is_there_is_finished(checkpoint, available, expected):
     assert is_caught_up(committed(checkpoint), available) is expected
+
+
+@pytest.fixture
+def spark_files(tmp_path):
+    """A checkpoint of one source, as Spark writes it, with sums of its files."""
+    topics = {"a": {"0": 5, "1": 0}, "b": {"0": 1}}
+    write(tmp_path / "sources" / "0" / "0", topics, ("\0v1",))
+    for batch in range(3):
+        write(tmp_path / "offsets" / str(batch), {**topics, "a": {"0": 9 + batch, "1": batch}})
+    for file in [*tmp_path.glob("*/*"), *tmp_path.glob("sources/*/*")]:
+        if file.is_file():
+            file.with_name(f".{file.name}.crc").write_bytes(b"crc")
+    return tmp_path
+
+
+def said(checkpoint):
+    return (
+        first_offsets(checkpoint),
+        [batch_ranges(checkpoint, batch) for batch in range(3)],
+        committed(checkpoint),
+    )
+
+
+def test_a_checkpoint_in_parts_says_what_it_said(spark_files):
+    before = said(spark_files)
+
+    assert divide(spark_files, [["new"], ["a"], ["b"]])
+
+    assert said(spark_files) == before
+    lines = (spark_files / "offsets" / "2").read_text().splitlines()
+    assert lines == ["v1", "{}", "-", '{"a":{"0":11,"1":2}}', '{"b":{"0":1}}']
+    assert not (spark_files / "sources" / "0").joinpath("0").exists()
+    assert (spark_files / "sources" / "2" / "0").read_text() == '\0v1\n{"b":{"0":1}}'
+    assert not list(spark_files.rglob(".*"))
+
+
+def test_a_checkpoint_that_is_in_parts_stays_as_it_is(spark_files):
+    assert divide(spark_files, [["a"], ["b"]])
+    files = {f: f.read_bytes() for f in spark_files.rglob("*") if f.is_file()}
+
+    assert not divide(spark_files, [["a"], ["b"]])
+
+    assert files == {f: f.read_bytes() for f in spark_files.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("files", range(1, 6))
+def test_dividing_that_was_cut_short_is_finished_by_the_next(spark_files, files, monkeypatch):
+    before, left = said(spark_files), [files]
+    replace = Path.replace
+
+    def replace_some(file, target):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return replace(file, target)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, "replace", replace_some)
+        divide(spark_files, [["a"], ["b"], ["c"]])
+    assert said(spark_files) == before
+
+    divide(spark_files, [["a"], ["b"], ["c"]])
+
+    assert said(spark_files) == before
+    assert not divide(spark_files, [["a"], ["b"], ["c"]])
+
+
+def test_a_checkpoint_of_a_survey_that_is_gone_is_an_error(spark_files):
+    with pytest.raises(ConfigError, match="has read b, which no survey sends"):
+        divide(spark_files, [["a"]])
+
+
+def test_where_nothing_was_read_there_is_nothing_to_divide(tmp_path):
+    assert not divide(tmp_path, [["a"], ["b"]])
+    assert not list(tmp_path.iterdir())
