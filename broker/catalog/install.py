@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +77,17 @@ def install_catalog(
     text = definition.read_text(encoding="utf-8") if definition else None
     what = parse_definition(name, text, str(definition)) if text else definition_of(name, path)
     version = version or what.version
-    if not version or not all(c.isalnum() or c in "._-" for c in version):
+    if not version:
+        raise ConfigError(
+            f"{name} has no version: give --version, or a key version in its definition",
+            catalog=name,
+        )
+    if not all(c.isalnum() or c in "._-" for c in version):
         raise ConfigError(f"version {version!r} is not allowed: use letters, digits, . _ -")
     made = _make(rows, what, version, coverage)
     _check_space(path, made)
-    if text:
-        _keep_definition(path / name, text)
-    write_rows(path / name, made)
+    with _definition_kept(path / name, text):
+        write_rows(path / name, made)
     return len(made)
 
 
@@ -155,6 +161,25 @@ def remove_catalog(path: Path, name: str) -> None:
     shutil.rmtree(gone)
 
 
+@contextmanager
+def _definition_kept(folder: Path, text: str | None) -> Iterator[None]:
+    """Put a definition beside the rows that come; the one before is back if they do not come."""
+    if not text:
+        yield
+        return
+    file = folder / DEFINITION
+    before = file.read_text(encoding="utf-8") if file.exists() else None
+    _keep_definition(folder, text)
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            _keep_definition(folder, before)
+        else:
+            file.unlink()
+        raise
+
+
 def _keep_definition(folder: Path, text: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{DEFINITION}.{os.getpid()}"
@@ -167,10 +192,14 @@ def _check_space(path: Path, rows: Rows) -> None:
     free, needed = shutil.disk_usage(path).free, int(rows.table.nbytes)
     if needed > 0.95 * free:
         raise ConfigError(
-            f"{rows.name} needs {needed / 1e9:.1f} GB; the disk of {path} has {free / 1e9:.1f} GB "
-            "left. Set catalog.path to a folder on a larger one",
+            f"{rows.name} needs {_size(needed)}; the disk of {path} has {_size(free)} left. Set "
+            "catalog.path to a folder on a larger one",
             catalog=rows.name,
         )
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**8 else f"{n_bytes / 1e6:.2f} MB"
 
 
 def _check_present(table: pa.Table, name: str) -> None:

@@ -144,7 +144,7 @@ def test_a_catalogue_larger_than_the_disk_is_refused_before_it_is_written(
         "broker.catalog.install.shutil.disk_usage", lambda _: Usage(10**6, 10**6 - 5000, 5000)
     )
 
-    with pytest.raises(ConfigError, match=r"agn needs .* GB; the disk of .* has 0\.0 GB left"):
+    with pytest.raises(ConfigError, match=r"agn needs .* MB; the disk of .* has 0\.01 MB left"):
         add(table(*sky(2)), "dr2")
 
     assert sorted(p.name for p in (tmp_path / "c" / "agn").iterdir()) == before
@@ -160,11 +160,17 @@ def test_a_disk_that_fills_up_while_it_is_written_leaves_the_old_version(
         Path(path).write_bytes(b"ARROW1\0\0")
         raise OSError(28, "No space left on device")
 
+    other = tmp_path / "other.toml"
+    other.write_text(TOML.replace("Active galaxies", "Others"))
     monkeypatch.setattr("broker.catalog.partition.pa.OSFile", full)
-    with pytest.raises((ConfigError, OSError), match="space"):
-        add(table(*sky(2)), "dr2")
+    for name, definition in (("agn", other), ("new", other)):
+        with pytest.raises((ConfigError, OSError), match="space"):
+            install_catalog(tmp_path / "c", name, table(*sky(2)), "dr2", definition=definition)
     monkeypatch.undo()
 
+    kept = Catalogs(tmp_path / "c").definitions
+    assert kept["agn"].doc == "Active galaxies."
+    assert "new" not in kept
     assert Catalogs(tmp_path / "c").rows("agn").version == "dr1"
     add(table(*sky(3)), "dr3")
     assert Catalogs(tmp_path / "c").rows("agn").version == "dr3"

@@ -190,6 +190,8 @@ def test_an_unknown_catalogue_a_bad_version_and_no_parquet_are_refused(tmp_path)
         install_catalog(tmp_path, "simbad", entries(STAR), "1")
     with pytest.raises(ConfigError, match="version '1/2' is not allowed"):
         install_catalog(tmp_path, "reference", entries(STAR), "1/2")
+    with pytest.raises(ConfigError, match="reference has no version: give --version"):
+        install_catalog(tmp_path, "reference", entries(STAR))
     with pytest.raises(ConfigError, match="cannot be read as Parquet"):
         install_catalog(tmp_path, "reference", tmp_path / "file", "1")
 
