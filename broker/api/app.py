@@ -21,7 +21,7 @@ from broker.api import (
     vo,
 )
 from broker.api.errors import ApiError
-from broker.api.formats import json_response
+from broker.api.formats import MEDIA_TYPES, json_response, votable_error
 from broker.api.limits import TokenBuckets
 from broker.api.metrics import router as metrics_router
 from broker.api.questions import refuse_unknown
@@ -153,10 +153,14 @@ async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Resp
 def _say(request: Request, status: int, words: str, allowed: tuple[str, ...] = ()) -> Response:
     """Return an error: a page for a browser on a page's address, else JSON."""
     page: ErrorPage | None = request.app.state.error_page
-    if page is not None and not request.url.path.startswith(("/api/", "/schemas/ids/")):
+    path = request.url.path
+    if path == "/tap" or path.startswith("/tap/"):  # as the Virtual Observatory's tools read it
+        words = f"{words}; allowed: {', '.join(allowed)}" if allowed else words
+        return Response(votable_error(words), status, media_type=MEDIA_TYPES["votable"])
+    if page is not None and not path.startswith(("/api/", "/schemas/ids/")):
         return page(request, status, words, allowed)
     said: dict[str, object] = {"error": words, "allowed": list(allowed)}
-    if request.url.path.startswith("/schemas/ids/"):  # as clients of schema registries read it
+    if path.startswith("/schemas/ids/"):  # as clients of schema registries read it
         said |= {"error_code": _REGISTRY_CODES.get(status, status), "message": words}
     response = json_response(said)
     response.status_code = status

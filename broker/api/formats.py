@@ -5,6 +5,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -152,7 +153,10 @@ def _parquet(rows: Sequence[Row], names: Sequence[str]) -> bytes:
 
 _VO_TYPES = {
     "bool": 'datatype="boolean"',
+    "int16": 'datatype="short"',
+    "int32": 'datatype="int"',
     "int64": 'datatype="long"',
+    "float": 'datatype="float"',
     "double": 'datatype="double"',
     "string": 'datatype="char" arraysize="*"',
 }
@@ -162,39 +166,85 @@ def _votable(rows: Sequence[Row], names: Sequence[str]) -> bytes:
     return votable(_arrow(rows, names))
 
 
-def votable(table: pa.Table, *, meanings: Mapping[str, str] | None = None) -> bytes:
+@dataclass(frozen=True)
+class Info:
+    """What a VOTable says of itself: `QUERY_STATUS`, `OK`, and a sentence."""
+
+    name: str
+    value: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        named = f"name={quoteattr(self.name)} value={quoteattr(_said(self.value))}"
+        return f"<INFO {named}>{escape(_said(self.text))}</INFO>"
+
+
+def votable(
+    table: pa.Table,
+    *,
+    meanings: Mapping[str, str] | None = None,
+    units_of: Mapping[str, str] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+    infos: Sequence[Info] = (),
+    last_infos: Sequence[Info] = (),
+) -> bytes:
     """Return a VOTable 1.3 with its data as XML; an empty cell is null.
 
     Parameters
     ----------
     table : pa.Table
-        Columns of booleans, 64-bit numbers and texts.
+        Columns of booleans, numbers and texts.
     meanings : mapping, optional
         UCDs by column.
+    units_of : mapping, optional
+        Units by column; default those of the canonical columns.
+    descriptions : mapping, optional
+        Sentences by column.
+    infos, last_infos : sequence of Info
+        What stands before the table, and behind it.
     """
-    by_unit, ucds, names = units(), meanings or {}, table.column_names
+    by_unit, ucds, names = units_of, meanings or {}, table.column_names
+    by_unit = units() if by_unit is None else by_unit
     fields = []
     for field, identity in zip(table.schema, _vo_ids(names), strict=True):
-        unit = f" unit={quoteattr(by_unit[field.name])}" if field.name in by_unit else ""
-        if field.name in ucds:
+        unit = f" unit={quoteattr(by_unit[field.name])}" if by_unit.get(field.name) else ""
+        if ucds.get(field.name):
             unit += f" ucd={quoteattr(ucds[field.name])}"
-        kind = _VO_TYPES[str(field.type)]
-        fields.append(f'<FIELD ID="{identity}" name={quoteattr(field.name)} {kind}{unit}/>')
+        kind, words = _VO_TYPES[str(field.type)], (descriptions or {}).get(field.name)
+        end = f"><DESCRIPTION>{escape(words)}</DESCRIPTION></FIELD>" if words else "/>"
+        fields.append(
+            f'<FIELD ID="{identity}" name={quoteattr(_said(field.name))} {kind}{unit}{end}'
+        )
     columns = [column.to_pylist() for column in table.columns]
     lines = [
         "<TR>" + "".join(f"<TD>{_vo_cell(value)}</TD>" for value in row) + "</TR>"
         for row in zip(*columns, strict=True)
     ]
     document = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        '<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">',
-        '<RESOURCE type="results"><TABLE>',
+        _VO_START,
+        '<RESOURCE type="results">',
+        *map(str, infos),
+        "<TABLE>",
         *fields,
         "<DATA><TABLEDATA>",
         *lines,
-        "</TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>",
+        "</TABLEDATA></DATA></TABLE>",
+        *map(str, last_infos),
+        "</RESOURCE></VOTABLE>",
     ]
     return "\n".join(document).encode()
+
+
+def votable_error(words: str) -> bytes:
+    """Return a VOTable that says what is wrong, as services of the Virtual Observatory do."""
+    info = Info("QUERY_STATUS", "ERROR", words)
+    return f'{_VO_START}\n<RESOURCE type="results">{info}</RESOURCE></VOTABLE>'.encode()
+
+
+_VO_START = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    '<VOTABLE version="1.3" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">'
+)
 
 
 def _vo_ids(names: Sequence[str]) -> list[str]:
@@ -218,4 +268,11 @@ def _vo_cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return escape(_NOT_XML.sub("\ufffd", str(value)))
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{value:+}".replace("inf", "Inf")
+    return escape(_said(str(value)))
+
+
+def _said(text: str) -> str:
+    """Return a text without what no XML can say."""
+    return _NOT_XML.sub("\ufffd", text)

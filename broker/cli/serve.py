@@ -1,5 +1,6 @@
 """`broker serve`: API and portal on one port, without Spark."""
 
+import contextlib
 import dataclasses
 import importlib
 import socket
@@ -40,6 +41,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     from broker.api.annotations import add_annotations
     from broker.api.app import PREFIX
     from broker.api.push import add_push
+    from broker.api.tap import add_tap
     from broker.api.transfer import add_transfers
     from broker.api.watchlists import add_watchlists
     from broker.archive import Archive
@@ -82,7 +84,8 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
         server = uvicorn.Server(
             uvicorn.Config(app, log_level=level, access_log=False, server_header=False)
         )
-        server.run(sockets=[listening])
+        with contextlib.closing(add_tap(app)):
+            server.run(sockets=[listening])
     finally:
         listening.close()
         topics.close()

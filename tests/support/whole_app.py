@@ -6,6 +6,7 @@ from broker.api import make_app
 from broker.api.annotations import add_annotations
 from broker.api.app import PREFIX
 from broker.api.push import add_push
+from broker.api.tap import add_tap
 from broker.api.transfer import add_transfers
 from broker.api.watchlists import add_watchlists
 from broker.batch.transfer_folder import Transfers
@@ -31,6 +32,7 @@ def whole_app(sources, folder):
     book = WatchBook(folder / "watchlists")
     keeper = Keeper(book, sources.topics, run, sources.contributions)
     add_watchlists(app, keeper, owners, prefix=PREFIX)
+    add_tap(app)
     add_portal(app)
     return SimpleNamespace(
         app=app, annotators=annotators, owners=owners, keeper=keeper, push=push,

@@ -13,6 +13,7 @@ import json
 import re
 import time
 from types import SimpleNamespace
+from urllib.parse import urlencode
 
 import fastavro
 import numpy as np
@@ -260,6 +261,8 @@ QUESTION = {
     "last": "20231231",
     "columns": ["diaSourceId", "history", "psfFlux"],
 }
+CENTRE = "POINT(29.19622753, -18.74126302)"
+CIRCLE = f"CIRCLE({CENTRE}, 0.5)"
 GETS = [
     *[f"{API}/objects?{q}" for q in ("limit=100", "topic=everything", f"night={NIGHT}", "minSnr=0",
                                     "maxMag=15", "survey=ztf&format=csv")],
@@ -293,6 +296,14 @@ GETS = [
     f"{API}/unsubscribe?token=none", f"{API}/transfers/0123456789abcdef",
     f"{API}/transfers/0123456789abcdef/manifest",
     f"{API}/transfers/0123456789abcdef/files/part-00000.csv", f"{API}/openapi.json",
+    *[f"/tap/sync?{urlencode({'QUERY': query, 'FORMAT': form})}"
+      for form in ("csv", "votable")
+      for query in ("SELECT * FROM broker.objects", "SELECT * FROM broker.alerts ORDER BY night",
+                    f"SELECT * FROM broker.objects WHERE CONTAINS(POINT(ra, dec), {CIRCLE}) = 1",
+                    f"SELECT * FROM alerts WHERE DISTANCE(POINT(ra, dec), {CENTRE}) < 0.1",
+                    "SELECT COUNT(*) FROM alerts WHERE mag < 15")],
+    "/tap", "/tap/tables", "/tap/capabilities", "/tap/availability", "/tap/async",
+    "/tap/async/none", "/tap/async/none/phase", "/tap/async/none/results/result",
     f"{API}/schemas/ids/1", "/schemas/ids/1", f"{API}/sky-maps/none/candidates",
     "/", "/topics", "/topics/everything", "/modules", "/nights", "/health", "/quick-start", "/docs",
     f"/search?q={SECRET}", f"/search?q={SECRET_ALERT}", "/search?q=29.19622753 -18.74126302 600",
@@ -365,6 +376,25 @@ def test_nothing_private_is_answered_to_a_search_by_region(worlds):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("where", ["", f"WHERE CONTAINS(POINT(ra, dec), {CIRCLE}) = 1"])
+@pytest.mark.parametrize("table", ["broker.objects", "broker.alerts"])
+def test_nothing_private_is_in_the_answer_to_a_query(worlds, table, where):
+    form = {"QUERY": f"SELECT * FROM {table} {where} ORDER BY survey, objectId", "FORMAT": "csv"}
+    answers = []
+    for world in worlds:
+        soon = said_by(world, "POST", "/tap/sync", data=form)
+        made = world.client.post("/tap/async", data=form | {"PHASE": "RUN"}, follow_redirects=False)
+        job = made.headers["location"]
+        while "COMPLETED" not in world.client.get(f"{job}?WAIT=30").text:
+            assert world.client.get(f"{job}/phase").text in ("QUEUED", "EXECUTING")
+        later = world.client.get(f"{job}/results/result")
+        assert later.content == soon[2]
+        answers.append(soon)
+    assert answers[0][0] == 200
+    assert answers[0][2].count(b"\n") > 1
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize("url", COUNTED)
 def test_accounts_have_of_private_messages_the_number_alone(worlds, url):
     without, having = (said_by(world, "GET", url) for world in worlds)
@@ -401,10 +431,13 @@ def test_every_address_of_the_application_is_asked(worlds):
     }
     asked |= {("POST", url) for url in POSTS}
     asked |= {("POST", f"{API}/alerts/search"), ("POST", f"{API}/annotations"),
-              ("POST", f"{API}/sky-maps")}  # fmt: skip
+              ("POST", f"{API}/sky-maps"), ("POST", "/tap/sync"),
+              ("POST", "/tap/async")}  # fmt: skip
     writes = {
         ("PUT", f"{API}/watchlists/{{name}}"), ("DELETE", f"{API}/watchlists/{{name}}"),
         ("POST", "/watchlists"), ("POST", "/account"), ("POST", f"{API}/unsubscribe"),
+        ("POST", "/tap/async/{job_id}"), ("POST", "/tap/async/{job_id}/{part}"),
+        ("DELETE", "/tap/async/{job_id}"),
     }  # fmt: skip
     for method, template in addresses:
         if (method, template) in writes:  # they answer with what was sent
