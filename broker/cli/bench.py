@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 import click
@@ -16,6 +17,8 @@ from broker.cli.bench_serve import serve
 from broker.cli.bench_sizing import sizing
 from broker.cli.main import load
 from broker.cli.output import BAD_DATA, emit_findings, emit_json, emit_rows, json_option
+from broker.config import Config
+from broker.topics.topic import Topics
 
 _LEAST_RATIO, _LEAST_LSST_PER_S = 0.2, 280.0
 _LATENCY_P50_S, _LATENCY_P95_S = 2.5, 5.0
@@ -58,11 +61,12 @@ command.add_command(sizing)
 )
 @click.option("--latency/--no-latency", default=True, help="Measure latency at 100 alerts/s too.")
 @click.option("--transactions", is_flag=True, help="Measure what Kafka's transactions cost, too.")
+@click.option("--secure", is_flag=True, help="And what a Kafka with users costs; it is started.")
 @json_option
 @click.pass_context
 def stream(
     ctx: click.Context, survey: str, alerts: int | None, rounds: int, latency: bool,
-    transactions: bool, as_json: bool,
+    transactions: bool, secure: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Drain waiting packets through queries 2 and 3, against reading and decoding alone.
 
@@ -72,21 +76,21 @@ def stream(
     Example: broker bench stream --survey ztf -n 20000
     """
     from broker.local.stack import up
-    from broker.ops.bench_stream import bench_latency, bench_stream
+    from broker.ops.bench_latency import bench_latency
+    from broker.ops.bench_stream import bench_stream
 
     config = load(ctx)
     number = alerts or (20_000 if survey == "ztf" else 6_000)
     up(config)
-    topics, tables = make_topics(config), make_tables(config)
-    try:
+    with ExitStack() as stack:
+        topics = stack.enter_context(closing(make_topics(config)))
+        tables = stack.enter_context(closing(make_tables(config)))
+        guarded = _guarded(config, stack) if secure else None
         found = bench_stream(
             config, topics, tables, survey=survey, alerts=number, rounds=rounds,
-            transactions=transactions, say=_say,
+            transactions=transactions, guarded=guarded, say=_say,
         )  # fmt: skip
         spans = bench_latency(config, topics, tables, say=_say) if latency else None
-    finally:
-        topics.close()
-        tables.close()
     rows = [*_rate_rows(found), *_cost_rows(found), *_latency_rows(spans), _memory_row(found)]
     parts = _part_rows(found)
     if as_json:
@@ -96,6 +100,14 @@ def stream(
         emit_rows(parts, ("kind", "part", "value", "unit"), as_json=False)
     if not all(row["isMet"] for row in rows if row["isMet"] is not None):
         sys.exit(BAD_DATA)
+
+
+def _guarded(config: Config, stack: ExitStack) -> tuple[Config, Topics]:
+    """Start a Kafka with users until the stack ends; return its settings and topics."""
+    from broker.local.guarded import guarded_kafka
+
+    found = stack.enter_context(guarded_kafka(config))
+    return found, stack.enter_context(closing(make_topics(found)))
 
 
 def _say(words: str) -> None:
@@ -123,13 +135,16 @@ def _rate_rows(found: Any) -> list[dict[str, Any]]:
 
 
 def _cost_rows(found: Any) -> list[dict[str, Any]]:
-    if not found.transacted:
-        return []
-    seconds, spent = found.transaction_cost
-    return [
-        _row("in transactions, time / without", seconds, "", None),
-        _row("in transactions, processor time / without", spent, "", None),
-    ]
+    rows = []
+    for name, drains in (
+        ("in transactions", found.transacted),
+        ("with users and TLS", found.guarded),
+    ):
+        if drains:
+            seconds, spent = found.cost(drains)
+            rows.append(_row(f"{name}, time / without", seconds, "", None))
+            rows.append(_row(f"{name}, processor time / without", spent, "", None))
+    return rows
 
 
 def _latency_rows(spans: tuple[float, float, int] | None) -> list[dict[str, Any]]:

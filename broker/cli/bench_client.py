@@ -1,13 +1,9 @@
 """`broker bench client`."""
 
 import dataclasses
-import socket
 import sys
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import click
@@ -63,17 +59,9 @@ def _secure_row(
 ) -> dict[str, Any]:
     """Return a row of the table: a subscription over TLS, beside one without, in turns."""
     from broker.client.bench_secure import bench_secure
-    from broker.local.stack import down, up
+    from broker.local.guarded import guarded_kafka
 
-    with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
-        port, controller_port = _free_ports()
-        kafka = dataclasses.replace(
-            config.kafka, host="127.0.0.1", port=port, controller_port=controller_port,
-            advertised_port=0, secure=True, user_file="",
-        )  # fmt: skip
-        guarded = dataclasses.replace(config, home=Path(home), kafka=kafka)
-        stack.callback(down, guarded)
-        up(guarded, names=("kafka",))
+    with guarded_kafka(config) as guarded:
         both = {"plain": config, "secure": guarded}
         rates = bench_secure(both, schemas, packets, number=number, turns=turns)
     return {
@@ -81,10 +69,3 @@ def _secure_row(
         "measured": rates["secure"],
         "anchor": f"{rates['secure'] / rates['plain']:.2f} of the same without",
     }
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]

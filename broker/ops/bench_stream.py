@@ -19,7 +19,6 @@ from broker.alerts.adapters import find_adapters
 from broker.catalog.registry import install_catalog
 from broker.config import Config
 from broker.ops.processes import core_ms, usage
-from broker.science.installed import installed
 from broker.simulation.packets import simulate_packets
 from broker.spark.decode import decode
 from broker.spark.session import make_session, stop_session
@@ -29,7 +28,6 @@ from broker.store.table import Tables
 from broker.streaming.checkpoint import committed, is_caught_up
 from broker.streaming.query import checkpoint_path, read_topics, start_query
 from broker.topics.topic import Message, Topics, TopicSettings
-from broker.types import Run
 
 BASELINE = "baseline"
 CATALOG_ROWS = 1_000_000
@@ -79,9 +77,9 @@ class StreamBench:
         Packets of each pass.
     kilobytes : float
         Mean size of a packet. [kB]
-    full, baseline, transacted : list of Drain
-        Whole path, reading and decoding only, and the whole path in Kafka's transactions if that
-        was asked for; measured in turn.
+    full, baseline, transacted, guarded : list of Drain
+        Whole path, reading and decoding only, and the whole path in Kafka's transactions, and on a
+        Kafka with users over TLS, if that was asked for; measured in turn.
     stages_ms : dict
         Wall-clock time of the Python workers for each alert by stage, of the last pass. [ms]
     pss_mb : dict
@@ -94,6 +92,7 @@ class StreamBench:
     full: list[Drain] = field(default_factory=list)
     baseline: list[Drain] = field(default_factory=list)
     transacted: list[Drain] = field(default_factory=list)
+    guarded: list[Drain] = field(default_factory=list)
     stages_ms: dict[str, float] = field(default_factory=dict)
     pss_mb: dict[str, float] = field(default_factory=dict)
 
@@ -112,15 +111,25 @@ class StreamBench:
         """Whole path over baseline."""
         return self.full_per_s / self.baseline_per_s
 
-    @property
-    def transaction_cost(self) -> tuple[float, float]:
-        """What transactions cost: time, and processor time, over those without; NaN unasked."""
-        pairs = list(zip(self.transacted, self.full, strict=False))
+    def cost(self, drains: Sequence[Drain]) -> tuple[float, float]:
+        """Return time, and processor time, of another way over the whole path's; NaN unasked."""
+        pairs = list(zip(drains, self.full, strict=False))
         if not pairs:
             return np.nan, np.nan
         seconds = [one.seconds / other.seconds for one, other in pairs]
         spent = [sum(one.core_ms.values()) / sum(other.core_ms.values()) for one, other in pairs]
         return statistics.median(seconds), statistics.median(spent)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One of the ways that are measured in turn."""
+
+    name: str
+    config: Config
+    topics: Topics
+    queries: Sequence[str]
+    drains: list[Drain]
 
 
 def bench_stream(
@@ -132,6 +141,7 @@ def bench_stream(
     alerts: int,
     rounds: int,
     transactions: bool = False,
+    guarded: tuple[Config, Topics] | None = None,
     say: Say = lambda _: None,
 ) -> StreamBench:
     """Measure the whole path and the baseline in turn.
@@ -150,29 +160,35 @@ def bench_stream(
         Measured passes of each kind, after one that warms up.
     transactions : bool
         Measure the whole path in Kafka's transactions, too.
+    guarded : Config and Topics, optional
+        A Kafka with users: measure the whole path on it, too.
     say : callable
         Told what is being done.
     """
     config = bench_config(config, f"bench-{survey}")
     say(f"making {alerts} packets of {survey} and a catalogue of {CATALOG_ROWS} rows")
     size = _fill(config, topics, survey, alerts)
-    _install_sky(config)
+    install_sky(config)
     drop_tables(tables, config.the_run)
     create_tables(tables, config.the_run, config.hbase.regions)
-    spark = make_session(config, "broker-bench")
     result = StreamBench(survey, alerts, size / alerts / 1000.0)
-    try:
+    ways = [_Way("whole path", config, topics, _QUERIES, result.full)]
+    if transactions:
         once = replace(config, stream=replace(config.stream, transactions=True))
-        turns: list[tuple[str, Config, Sequence[str], list[Drain]]]
-        turns = [("whole path", config, _QUERIES, result.full)]
-        turns += [("in transactions", once, _QUERIES, result.transacted)] if transactions else []
-        turns += [("read and decode", config, (BASELINE,), result.baseline)]
+        ways.append(_Way("in transactions", once, topics, _QUERIES, result.transacted))
+    if guarded is not None:
+        other = replace(config, home=guarded[0].home, kafka=guarded[0].kafka)
+        _fill(other, guarded[1], survey, alerts)
+        ways.append(_Way("with users and TLS", other, guarded[1], _QUERIES, result.guarded))
+    ways.append(_Way("read and decode", config, topics, (BASELINE,), result.baseline))
+    spark = make_session(config, "broker-bench")
+    try:
         for number in range(rounds + 1):
-            for name, settings, queries, drains in turns:
-                drain = _drain(spark, settings, topics, queries, survey, alerts)
-                say(f"round {number}, {name}: {drain.per_s:.0f} alerts/s")
+            for way in ways:
+                drain = _drain(spark, way, config, survey, alerts)
+                say(f"round {number}, {way.name}: {drain.per_s:.0f} alerts/s")
                 if number:
-                    drains.append(drain)
+                    way.drains.append(drain)
         stages = _stages(Ledger(tables, config.the_run), alerts)
         memory = {name: part.pss_mb for name, part in usage(config, memory=True).items()}
         return replace(result, stages_ms=stages, pss_mb=memory)
@@ -191,11 +207,11 @@ def _fill(config: Config, topics: Topics, survey: str, alerts: int) -> int:
     """Put packets on the topic, unless so many are there; return their size. [bytes]"""
     name = config.the_run.alerts_topic(survey)
     for adapter in find_adapters():
-        topics.create(config.the_run.alerts_topic(adapter), _settings(config))
+        topics.create(config.the_run.alerts_topic(adapter), input_settings(config))
     if sum(part.end - part.first for part in topics.ranges(name)) != alerts:
         topics.delete(name)
-        topics.create(name, _settings(config))
-        packets = simulate_packets(survey, alerts, 1, **_options(survey))
+        topics.create(name, input_settings(config))
+        packets = simulate_packets(survey, alerts, 1, **packet_options(survey))
         partitions = itertools.cycle(range(config.kafka.partitions))
         while chunk := [Message(packet) for packet in itertools.islice(packets, _SEND)]:
             topics.send(name, chunk, next(partitions))
@@ -204,15 +220,18 @@ def _fill(config: Config, topics: Topics, survey: str, alerts: int) -> int:
     return round(np.mean([len(message.value or b"") for message in sample]) * alerts)
 
 
-def _options(survey: str) -> dict[str, Any]:
+def packet_options(survey: str) -> dict[str, Any]:
+    """Return how packets of a survey are made."""
     return {"history": "full"} if survey == "lsst" else {}
 
 
-def _settings(config: Config) -> TopicSettings:
+def input_settings(config: Config) -> TopicSettings:
+    """Return what an input topic is created with."""
     return TopicSettings(partitions=config.kafka.partitions)
 
 
-def _install_sky(config: Config) -> None:
+def install_sky(config: Config) -> None:
+    """Install a reference catalogue of a million rows over the whole sky."""
     rng = np.random.default_rng(1)
     n = CATALOG_ROWS
     rows = pa.table(
@@ -229,23 +248,17 @@ def _install_sky(config: Config) -> None:
     install_catalog(config.catalog_path, "reference", rows, "bench")
 
 
-def _drain(
-    spark: SparkSession,
-    config: Config,
-    topics: Topics,
-    names: Sequence[str],
-    survey: str,
-    alerts: int,
-) -> Drain:
-    """Let queries with new checkpoints take all packets."""
+def _drain(spark: SparkSession, way: _Way, measured: Config, survey: str, alerts: int) -> Drain:
+    """Let queries with new checkpoints take all packets; `measured` names the servers' home."""
+    config, names = way.config, way.queries
     for name in names:
         shutil.rmtree(checkpoint_path(config, name), ignore_errors=True)
-    before = usage(config)
-    queries = [_start(spark, config, name, survey) for name in names]
+    before = usage(measured)
+    queries = [start_one(spark, config, name, survey) for name in names]
     try:
-        _wait(config, topics, names, queries, config.the_run.alerts_topic(survey))
+        wait_through(config, way.topics, names, queries, config.the_run.alerts_topic(survey))
         seconds = time.time() - _began(config, names)
-        spent = core_ms(before, usage(config), alerts)
+        spent = core_ms(before, usage(measured), alerts)
     finally:
         for query in queries:
             while query.isActive and query.status["isTriggerActive"]:
@@ -254,7 +267,8 @@ def _drain(
     return Drain(alerts, seconds, spent)
 
 
-def _start(spark: SparkSession, config: Config, name: str, survey: str) -> StreamingQuery:
+def start_one(spark: SparkSession, config: Config, name: str, survey: str) -> StreamingQuery:
+    """Start a query by its name, or the baseline."""
     if name == BASELINE:
         return _start_baseline(spark, config, survey)
     query: StreamingQuery = importlib.import_module(f"broker.streaming.{name}").start(spark, config)
@@ -273,13 +287,14 @@ def _start_baseline(spark: SparkSession, config: Config, survey: str) -> Streami
     return start_query(decode(messages, {topic: survey}), decode_only, name=BASELINE, config=config)
 
 
-def _wait(
+def wait_through(
     config: Config,
     topics: Topics,
     names: Sequence[str],
     queries: Sequence[StreamingQuery],
     topic: str,
 ) -> None:
+    """Wait until queries are through with a topic; RuntimeError if one ends, TimeoutError."""
     available = topics.ranges(topic)
     limit = time.monotonic() + _PATIENCE_S
     while not all(is_caught_up(committed(checkpoint_path(config, n)), available) for n in names):
@@ -307,78 +322,3 @@ def _stages(ledger: Ledger, alerts: int) -> dict[str, float]:
         if count >= alerts:
             break
     return {stage: spent * 1000.0 / max(count, 1) for stage, spent in sorted(seconds.items())}
-
-
-def bench_latency(
-    config: Config,
-    topics: Topics,
-    tables: Tables,
-    *,
-    survey: str = "ztf",
-    per_s: float = 100.0,
-    seconds: float = 60.0,
-    say: Say = lambda _: None,
-) -> tuple[float, float, int]:
-    """Measure the time from a packet on its input topic to a packet on an output topic.
-
-    Packets come at an even pace, the trigger is 1 s, and the first third only warms up.
-
-    Returns
-    -------
-    p50, p95 : float
-        [s]
-    n : int
-        Output packets that this is of.
-    """
-    config = bench_config(config, "bench-paced")
-    config = replace(config, stream=replace(config.stream, trigger_s=1.0))
-    run = config.the_run
-    shutil.rmtree(checkpoint_path(config, "alerts").parent, ignore_errors=True)
-    _clean(topics, tables, run)
-    _install_sky(config)
-    for adapter in find_adapters():
-        topics.create(run.alerts_topic(adapter), _settings(config))
-    say(f"sending {per_s:.0f} packets/s for {seconds:.0f} s")
-    packets = list(simulate_packets(survey, round(per_s * seconds), 2, **_options(survey)))
-    spark = make_session(config, "broker-bench")
-    try:
-        query = _start(spark, config, "alerts", survey)
-        _pump(topics, run.alerts_topic(survey), packets, per_s)
-        _wait(config, topics, ("alerts",), [query], run.alerts_topic(survey))
-        query.stop()
-    finally:
-        stop_session(spark)
-    spans = _spans(topics, run, config)
-    p50, p95 = np.percentile(spans, (50, 95))
-    return float(p50), float(p95), len(spans)
-
-
-def _clean(topics: Topics, tables: Tables, run: Run) -> None:
-    drop_tables(tables, run)
-    for name in topics.names():
-        if name.startswith(f"run.{run.name}."):
-            topics.delete(name)
-
-
-def _pump(topics: Topics, name: str, packets: Sequence[bytes], per_s: float) -> None:
-    began = time.monotonic()
-    step = max(1, round(per_s / 20.0))
-    for i in range(0, len(packets), step):
-        time.sleep(max(0.0, began + i / per_s - time.monotonic()))
-        topics.send(name, [Message(packet) for packet in packets[i : i + step]])
-
-
-def _spans(topics: Topics, run: Run, config: Config) -> list[float]:
-    """Return the time from input to output of each packet published, the first third left out."""
-    found: list[tuple[int, float]] = []
-    for topic in installed(config).topics:
-        name = run.public_topic(topic, "slim")
-        for part in topics.ranges(name):
-            for message in topics.read(
-                name, partition=part.partition, first=part.first, end=part.end
-            ):
-                came = int(message.header("ingestTimestamp") or 0)
-                found.append((came, ((message.timestamp_ms or 0) - came) / 1000.0))
-    found.sort()
-    cut = len(found) // 3
-    return [span for _, span in found[cut:]]

@@ -39,10 +39,12 @@ def usage(config: Config, *, memory: bool = False) -> dict[str, Usage]:
     parts: dict[str, list[psutil.Process]] = {
         row.name: [psutil.Process(row.pid)] for row in status(config) if row.pid is not None
     }
+    servers = {one.pid for found in parts.values() for one in found}
     me = psutil.Process(os.getpid())
     parts["driver"] = [me]
     for child in me.children(recursive=True):
-        parts.setdefault(_part_of(child), []).append(child)
+        if child.pid not in servers:  # one that this process started is its child
+            parts.setdefault(_part_of(child), []).append(child)
     return {name: _sum(processes, memory) for name, processes in parts.items()}
 
 
