@@ -16,8 +16,8 @@ from broker.cli.output import BAD_DATA, emit_json, emit_rows, json_option
 def command(out: Path | None, as_json: bool) -> None:
     """List every package and jar with version and licence, from what is installed.
 
-    With --json the list is a bill of materials in CycloneDX. Exit code 20 if a package's licence
-    is unknown, or not among those that are allowed.
+    With --json the list is a bill of materials in CycloneDX. Exit code 20 if a licence is
+    unknown, or not among those that are allowed.
 
     Example: broker sbom --out sbom.json
     """

@@ -47,7 +47,7 @@ _SETTINGS = """<ivysettings>
 
 @dataclass(frozen=True)
 class Jar:
-    """One pinned jar: its coordinates in a Maven repository, its content, who uses it."""
+    """One pinned jar: its coordinates in a Maven repository, its content, licence, who uses it."""
 
     group: str
     artifact: str
@@ -55,6 +55,8 @@ class Jar:
     bytes: int
     sha256: str
     sets: tuple[str, ...]
+    licence: str = ""
+    """An expression of SPDX names."""
 
     @property
     def file_name(self) -> str:

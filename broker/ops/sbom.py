@@ -1,16 +1,19 @@
 """What the broker is made of: every installed package it needs and every pinned jar, with licences.
 
 Read from what is installed, without a network: names, versions and licences of the packages' own
-metadata, and the jars' list with their SHA-256. The jars say nothing of licences there.
+metadata, and the jars' list with their SHA-256 and licences, which `licences_of_jar` compares with
+what the jars say of themselves.
 """
 
 import importlib.metadata as metadata
 import re
 import tomllib
+import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, cast
 
 from broker import __version__
@@ -24,12 +27,14 @@ ALLOWED = frozenset(
         "Apache-2.0",
         "BSD-2-Clause",
         "BSD-3-Clause",
+        "CDDL-1.0",
         "CC0-1.0",
         "CNRI-Python",
         "ISC",
         "LGPL-2.1-or-later",
         "LGPL-3.0-or-later",
         "MIT",
+        "MIT-0",
         "MIT-CMU",
         "MPL-2.0",
         "PSF-2.0",
@@ -55,6 +60,22 @@ _WORDS = (
 )
 """How packages call licences in words, and their SPDX names; the first that fits."""
 
+_JAR_WORDS = (
+    (r"cddl|common development and distribution", "CDDL-1.0"),
+    (r"cc0|publicdomain/zero|public domain", "CC0-1.0"),
+    (r"apache", "Apache-2.0"),
+    (r"bsd[- ]2|2-clause|simplified bsd|^the bsd license$", "BSD-2-Clause"),
+    (r"new bsd|bsd-license\.php|bsd[- ]3|go license", "BSD-3-Clause"),
+    (r"\bmit\b", "MIT"),
+    (r"eclipse public|\bepl", "EPL"),
+    (r"lesser general|\blgpl", "LGPL"),
+    (r"general public|\bgpl", "GPL"),
+)
+"""How jars call licences, and their SPDX names; the first that fits."""
+
+_BUNDLE = re.compile(r"^Bundle-License: *(.*)$", re.MULTILINE)
+_LICENCES = re.compile(r"<licenses>(.*?)</licenses>", re.DOTALL)
+_FILE = re.compile(r"(?:META-INF/)?(?:LICENSE|LICENCE|COPYING)[^/]*", re.IGNORECASE)
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 
@@ -88,8 +109,8 @@ class Component:
 
     @property
     def is_allowed(self) -> bool:
-        """Whether it may be used; of a jar nothing is said."""
-        return self.kind == "maven" or is_allowed(self.licence)
+        """Whether it may be used."""
+        return is_allowed(self.licence)
 
 
 def components() -> list[Component]:
@@ -118,6 +139,34 @@ def licence_of(said: Message) -> str:
             return text
         found = {_spdx(text[:200])} - {""}
     return " OR ".join(sorted(found))
+
+
+def licences_of_jar(path: Path, artifact: str) -> set[str]:
+    """Return the licences that a jar says it has, as SPDX names; empty if it says none.
+
+    Looked for in its manifest, in its own entry for Maven (POM), and in the first words of its
+    file LICENSE.
+    """
+    said: list[str] = []
+    with zipfile.ZipFile(path) as jar:
+        for name in jar.namelist():
+            if name == "META-INF/MANIFEST.MF":
+                said += _BUNDLE.findall(re.sub(r"\r?\n ", "", _text(jar, name)))
+            elif name.endswith(f"/{artifact}/pom.xml"):
+                for block in _LICENCES.findall(_text(jar, name)):
+                    said += re.findall(r"<name>(.*?)</name>", block)
+            elif _FILE.fullmatch(name):
+                said.append(" ".join(_text(jar, name).split())[:150])
+    return {_spdx_of_jar(text) for text in said} - {""}
+
+
+def _text(jar: zipfile.ZipFile, name: str) -> str:
+    return jar.read(name).decode("utf-8", "replace")
+
+
+def _spdx_of_jar(text: str) -> str:
+    words = text.lower().replace("licenses/mit-", "licenses mit ")
+    return next((name for pattern, name in _JAR_WORDS if re.search(pattern, words)), "")
 
 
 def cyclonedx(found: Collection[Component]) -> dict[str, Any]:
@@ -192,4 +241,4 @@ def _jars() -> Iterator[Component]:
     text = files("broker.local").joinpath("jars.toml").read_text(encoding="utf-8")
     for jar in tomllib.loads(text)["jar"]:
         name = f"{jar['group']}/{jar['artifact']}"
-        yield Component("maven", name, jar["version"], sha256=jar["sha256"])
+        yield Component("maven", name, jar["version"], jar["licence"], jar["sha256"])

@@ -6,7 +6,16 @@ import re
 
 import pytest
 
-from broker.ops.sbom import Component, components, cyclonedx, is_allowed, licence_of
+from broker.config import load_config
+from broker.local.jars import pinned
+from broker.ops.sbom import (
+    Component,
+    components,
+    cyclonedx,
+    is_allowed,
+    licence_of,
+    licences_of_jar,
+)
 
 
 def said(**headers):
@@ -17,7 +26,7 @@ def said(**headers):
     return message
 
 
-def test_every_package_has_a_licence_that_is_allowed():
+def test_every_package_and_jar_has_a_licence_that_is_allowed():
     refused = [(c.name, c.licence) for c in components() if not c.is_allowed]
     assert not refused
 
@@ -39,6 +48,32 @@ def test_the_bill_has_every_package_that_is_asked_for_and_all_jars():
         assert one["version"]
         assert one["purl"] in ("pkg:maven/" + f"{one.get('group')}/{one['name']}@{one['version']}",
                                f"pkg:pypi/{one['name']}@{one['version']}")  # fmt: skip
+
+
+def test_jars_say_of_their_licences_what_the_list_says():
+    folder, silent, compared = load_config().cache / "jars", [], 0
+    for jar in pinned():
+        path = folder / jar.file_name
+        if not path.exists():  # of a set that this machine never used
+            continue
+        said = licences_of_jar(path, jar.artifact)
+        compared += bool(said)
+        if not said:
+            silent.append(jar.artifact)
+        # A file LICENSE may be of a part; what is known of the jar itself must be among them.
+        listed = set(re.findall(r"[\w.-]+\d[\w.-]*|MIT", jar.licence))
+        assert not said or said & listed, (jar.artifact, said, jar.licence)
+        assert not said & {"GPL", "EPL", "LGPL"}, (jar.artifact, said)
+    assert len(silent) <= 15, silent
+    assert compared > 50 or not list(folder.glob("*.jar"))
+
+
+def test_the_bill_names_the_licence_of_every_jar():
+    jars = [one for one in components() if one.kind == "maven"]
+    assert len(jars) == len(pinned())
+    assert {one.licence for one in jars} > {"Apache-2.0", "MIT"}
+    assert not Component("maven", "g/a", "1").is_allowed
+    assert not Component("maven", "g/a", "1", "GPL-2.0-only").is_allowed
 
 
 @pytest.mark.parametrize(
