@@ -247,7 +247,10 @@ def on_science_pixels(template: Template, science: Image, *, margin: int = 0) ->
     shape = (ny + 2 * margin, nx + 2 * margin)
     moved = warp(template.image, wcs, shape, coefficients=template.coefficients)
     scale = np.float32(10.0 ** (0.4 * (science.zero_point - template.image.zero_point)))
-    return moved.with_arrays(pixels=moved.pixels * scale, variance=moved.variance * scale**2)
+    if scale != 1.0:  # in place: the planes are new, and others of their size would be too many
+        np.multiply(moved.pixels, scale, out=moved.pixels)
+        np.multiply(moved.variance, scale**2, out=moved.variance)
+    return moved
 
 
 class _Wide(NamedTuple):
