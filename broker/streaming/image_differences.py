@@ -9,6 +9,7 @@ noise: 4 bytes a pixel, rounded to 2^-12 of their value, far below the noise.
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from broker.imaging.halves import as_halves
 from broker.imaging.kernels import F64, Bools
 from broker.imaging.wcs import Wcs
 from broker.types import Coordinate
+
+_SPARE, _MOST_SPARES = ".spare-", 8
 
 _POISSON = 4.0 / 3.0
 """Sum of p³ over the square of the sum of p² for a Gaussian p: how much of a source's own counts
@@ -68,11 +71,20 @@ class DifferenceFiles:
         self._path.mkdir(parents=True, exist_ok=True)
         file = self._file(coordinate)
         draft = file.with_name(f".{file.name}.{os.getpid()}")
-        with draft.open("wb") as out:
+        self._take_spare(draft)
+        with draft.open("r+b" if draft.exists() else "wb") as out:
             out.write(json.dumps(asdict(header)).encode() + b"\n")
             out.write(pixels.data)
             out.write(variance.data)
+            out.truncate()
         draft.replace(file)
+
+    def _take_spare(self, draft: Path) -> None:
+        """Let a file that is not needed any more be written over: its memory is there already."""
+        for spare in self._path.glob(f"{_SPARE}*"):
+            with suppress(FileNotFoundError):  # another worker was faster
+                spare.replace(draft)
+                return
 
     def measure(self, coordinate: Coordinate, ra: F64, dec: F64) -> tuple[F64, F64]:
         """Return PSF fluxes and their 1-sigma errors at places on a difference. [nJy]
@@ -111,8 +123,15 @@ class DifferenceFiles:
         return _measure(planes, header, ra, dec)
 
     def drop(self, coordinate: Coordinate) -> None:
-        """Remove a difference; one that is not there is no error."""
-        self._file(coordinate).unlink(missing_ok=True)
+        """Remove a difference; one that is not there is no error.
+
+        Some of the files are kept to be written over, which takes a third of the time.
+        """
+        file = self._file(coordinate)
+        if len(list(self._path.glob(f"{_SPARE}*"))) < _MOST_SPARES:
+            with suppress(FileNotFoundError):
+                file.replace(self._path / f"{_SPARE}{file.name}")
+        file.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what a run that was killed has left."""

@@ -1,5 +1,6 @@
 """Forced fluxes: what they are, as of when they are told, and that no order changes them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -271,6 +272,26 @@ def test_what_is_measured_on_a_kept_difference_is_what_is_on_it(difference, tmp_
     )
     np.testing.assert_allclose(error, np.sqrt(noise**2 + own) * science.flux_per_count, rtol=1e-3)
     assert np.isfinite(flux).sum() >= 4
+
+
+def test_a_difference_written_over_another_is_only_itself(difference, tmp_path):
+    files, first, second = (
+        DifferenceFiles(tmp_path),
+        *(Coordinate("ccd-images", 0, k) for k in (5, 6)),
+    )
+    half = replace(difference, pixels=difference.pixels * np.float32(0.5))
+    files.put(first, difference)
+    ra, dec = difference.science.wcs.pixel_to_sky(np.array([40.5]), np.array([60.5]))
+    (flux,), _ = files.measure(first, ra, dec)
+
+    files.drop(first)
+    files.put(second, half)
+
+    (other,), _ = files.measure(second, ra, dec)
+    np.testing.assert_allclose(other, 0.5 * flux, rtol=1e-3)
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(ServiceError):
+        files.measure(first, ra, dec)
 
 
 def test_a_difference_that_is_gone_is_an_error_with_its_folder(difference, tmp_path):
