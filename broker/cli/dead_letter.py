@@ -38,6 +38,21 @@ def _letters(topics: Topics, run: Run) -> Iterator[DeadLetter]:
             yield letter
 
 
+def _whole(ctx: click.Context, topics: Topics, letter: DeadLetter) -> DeadLetter:
+    """Return a letter with its bytes."""
+    from broker.archive import Archive
+    from broker.ops.packets import whole_letter
+
+    config = load(ctx)
+    found = whole_letter(Archive(config.archive_path, config.the_run), topics, letter)
+    if found is None:
+        raise AlertError(
+            f"message {letter.origin} is on its topic and in the archive no more",
+            coordinate=str(letter.origin),
+        )
+    return found
+
+
 def _as_row(letter: DeadLetter) -> dict[str, Any]:
     return {
         "topic": letter.origin.topic,
@@ -82,9 +97,9 @@ def show(ctx: click.Context, coordinate: str, raw_path: Path | None, as_json: bo
     wanted = _coordinate(coordinate)
     with topics_of(ctx) as topics:
         found = [x for x in _letters(topics, load(ctx).the_run) if x.origin == wanted]
-    if not found:
-        raise AlertError(f"there is no dead letter of {wanted}")
-    letter = found[0]
+        if not found:
+            raise AlertError(f"there is no dead letter of {wanted}")
+        letter = _whole(ctx, topics, found[0])
     if raw_path is not None:
         raw_path.write_bytes(letter.value or b"")
         click.echo(f"The message is in {raw_path}.", err=True)
@@ -120,7 +135,8 @@ def reinject(
         for letter in letters:
             if (wanted and letter.origin not in wanted) or (stage and letter.stage != stage):
                 continue
-            topics.send(letter.origin.topic, [Message(letter.value, key=letter.key)])
+            whole = _whole(ctx, topics, letter)
+            topics.send(letter.origin.topic, [Message(whole.value, key=whole.key)])
             sent[letter.origin.topic] = sent.get(letter.origin.topic, 0) + 1
     rows = [{"topic": topic, "sent": count} for topic, count in sorted(sent.items())]
     emit_rows(rows, ("topic", "sent"), as_json=as_json)

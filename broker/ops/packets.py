@@ -1,6 +1,7 @@
 """An alert's packet, from wherever it is kept."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from broker.alerts.adapters import find_adapters
 from broker.alerts.columns import CUTOUTS
 from broker.archive import Archive
 from broker.imaging.cutout import decode_cutout
+from broker.topics.publish import DeadLetter
 from broker.topics.topic import Topics
 from broker.types import Coordinate
 
@@ -45,6 +47,34 @@ def find_packets(archive: Archive, topics: Topics, alert: dict[str, Any]) -> Ite
         message = topics.get(coordinate)
         if message is not None and message.value is not None:
             yield message.value
+
+
+def whole_letter(archive: Archive, topics: Topics, letter: DeadLetter) -> DeadLetter | None:
+    """Return a dead letter with the message's bytes, wherever they are kept.
+
+    What was refused after it had been decoded does not carry them.
+
+    Parameters
+    ----------
+    archive : Archive
+        The run's archive.
+    topics : Topics
+        Where the input topics are.
+    letter : DeadLetter
+        As it was read.
+
+    Returns
+    -------
+    DeadLetter or None
+        None if the bytes are in none of the places.
+    """
+    if letter.value is not None:
+        return letter
+    message = topics.get(letter.origin)
+    if message is not None:
+        return replace(letter, value=message.value, key=message.key)
+    body = archive.get(letter.origin)
+    return None if body is None else replace(letter, value=body, key=None)
 
 
 def cutouts_of(survey: str, packet: bytes) -> dict[str, NDArray[np.float32]]:
