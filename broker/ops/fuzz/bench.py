@@ -1,5 +1,6 @@
 """Very many spoilt packets through the stream's own decode stage: JVM, Arrow, Python workers."""
 
+import contextlib
 import functools
 import os
 import tempfile
@@ -34,7 +35,9 @@ from broker.types import DEAD_LETTERS, Run
 _RUN = Run("fuzz")
 _BATCH = 1000
 _LEAST_VALUES = 8
-_STAGE = "consumed int, stored int, dead int, cutouts int, refused int, odd int, peakMb double"
+_COUNTS = ("consumed", "stored", "dead", "cutouts", "refused", "odd")
+_STAGE = ", ".join([*(f"{name} int" for name in _COUNTS), "words array<string>"])
+_MB = 1e6
 
 Say = Callable[[str], None]
 
@@ -53,7 +56,9 @@ class FuzzRow:
     odd : int
         Refused because a decoder stumbled in a way that it does not know.
     first_mb, last_mb : float
-        Memory of JVM and workers after a quarter of the packets, and after all. [MB]
+        Memory after a quarter of the packets, and after all: that of the Python processes, and
+        what the JVM holds after a collection. What it has taken from the system only tells how
+        much it may take. [MB]
     slope_mb, slope_error_mb : float
         Growth with 10,000 packets more, of a line through the second half, and its standard
         error; NaN where there are too few. [MB]
@@ -126,9 +131,12 @@ def _survey(spark: Any, rng: np.random.Generator, survey: str, n: int, say: Say)
             )
             decoded = decode(spark.read.parquet(str(file)), {_topic(survey): survey})
             for row in decoded.mapInArrow(judge_batches, _STAGE).collect():
-                total.update({k: v for k, v in row.asDict().items() if k != "peakMb"})
-            memory.append(_memory_mb())
-            say(f"{survey}: {first + size} of {n}, {memory[-1]:.0f} MB")
+                total.update({name: row[name] for name in _COUNTS})
+                for words in row["words"]:
+                    say(f"{survey}: odd: {words}")
+            python_mb, jvm_mb = _python_mb(), _jvm_mb(spark)
+            memory.append(python_mb + jvm_mb)
+            say(f"{survey}: {first + size} of {n}, Python {python_mb:.0f}, JVM {jvm_mb:.0f} MB")
     return FuzzRow(
         survey,
         n,
@@ -157,7 +165,7 @@ def _images(rng: np.random.Generator, n: int) -> FuzzRow:
     for first in range(0, n, _BATCH):
         for packet in _made(rng, IMAGES, min(_BATCH, n - first)):
             total[judge(IMAGES, packet).is_alert] += 1
-        memory.append(_memory_mb())
+        memory.append(_python_mb())
     return FuzzRow(IMAGES, n, total[True], total[False], 0, 0, 0, *_growth(memory))
 
 
@@ -197,6 +205,7 @@ def judge_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
             next(h["value"] for h in row["headers"] if h["key"] == "reason") or b"" for row in dead
         ]
         read = [cutouts_of(table) for table in canonical]
+        odd = [r for r in reasons if b"cannot be read: " in r or b" failed: " in r]
         yield pa.RecordBatch.from_pylist(
             [
                 {
@@ -205,14 +214,14 @@ def judge_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
                     "dead": len(dead),
                     "cutouts": sum(n for n, _ in read),
                     "refused": sum(n for _, n in read),
-                    "odd": sum(b"cannot be read: " in r or b" failed: " in r for r in reasons),
-                    "peakMb": _memory_mb(),
+                    "odd": len(odd),
+                    "words": [words.decode(errors="replace") for words in odd],
                 }
             ],
             schema=pa.schema(
                 [
-                    *((name, pa.int32()) for name in _STAGE.replace(" int", "").split(", ")[:-1]),
-                    ("peakMb", pa.float64()),
+                    *((name, pa.int32()) for name in _COUNTS),
+                    ("words", pa.list_(pa.string())),
                 ]
             ),
         )
@@ -240,13 +249,19 @@ def _contributions() -> Any:
     return order_contributions((), {})
 
 
-def _memory_mb() -> float:
-    """Return the memory of this process and those below it. [MB]"""
+def _python_mb() -> float:
+    """Return the memory of this process and the Python processes below it. [MB]"""
     me = psutil.Process(os.getpid())
     total = 0.0
     for one in (me, *me.children(recursive=True)):
-        try:
-            total += one.memory_info().rss / 1e6
-        except psutil.NoSuchProcess:
-            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += 0.0 if one.name() == "java" else one.memory_info().rss / _MB
     return total
+
+
+def _jvm_mb(spark: Any) -> float:
+    """Return what the JVM holds after a collection: objects, classes and code. [MB]"""
+    spark._jvm.java.lang.System.gc()
+    beans = spark._jvm.java.lang.management.ManagementFactory.getMemoryMXBean()
+    used = beans.getHeapMemoryUsage().getUsed() + beans.getNonHeapMemoryUsage().getUsed()
+    return float(used) / _MB
