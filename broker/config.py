@@ -135,6 +135,8 @@ class ServeConfig:
     """Requests that one client may go on sending; more get 429 and when to try again. [1/s]"""
     burst: int = 200
     """Requests that one client may send at once."""
+    guest_transfers: bool = True
+    """Everyone may start bulk transfers; else only who has a token with the scope `transfer`."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, FastAPI, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from broker.api.access import required
 from broker.api.errors import ApiError
 from broker.api.formats import json_response
 from broker.errors import AlertError, ConfigError
-from broker.ops.annotators import Annotators, Intake
+from broker.ops.annotators import Intake
+from broker.ops.tokens import ANNOTATE, Tokens
 
 MOST = 1000
 
@@ -37,9 +39,9 @@ class Many(BaseModel):
 Token = Annotated[str, Header(description="`Bearer` and the token.", max_length=300)]
 
 
-def add_annotations(app: FastAPI, annotators: Annotators, intake: Intake, *, prefix: str) -> None:
-    """Add the call to an application; only those with a token can write."""
-    app.state.annotators, app.state.intake = annotators, intake
+def add_annotations(app: FastAPI, tokens: Tokens, intake: Intake, *, prefix: str) -> None:
+    """Add the call to an application; only those with a token for it can write."""
+    app.state.annotators, app.state.intake = tokens, intake
     app.include_router(router, prefix=prefix)
 
 
@@ -49,12 +51,8 @@ def annotate(request: Request, many: Many, authorization: Token = "") -> Respons
 
     All or nothing. Said again of the same alert, the later counts.
     """
-    annotators: Annotators = request.app.state.annotators
     intake: Intake = request.app.state.intake
-    scheme, _, token = authorization.partition(" ")
-    name = annotators.name_of(token.strip()) if scheme.lower() == "bearer" else None
-    if name is None:
-        raise ApiError(401, "this takes a token: `broker annotator add NAME` gives one")
+    name = required(request.app.state.annotators, authorization, ANNOTATE).name
     try:
         made = [
             intake.annotation(name, one.survey, one.diaSourceId, numbers=one.numbers,

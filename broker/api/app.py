@@ -20,6 +20,7 @@ from broker.api import (
     topics,
     vo,
 )
+from broker.api.access import limited_as
 from broker.api.errors import ApiError
 from broker.api.formats import MEDIA_TYPES, json_response, votable_error
 from broker.api.limits import TokenBuckets
@@ -137,9 +138,8 @@ _ERRORS: dict[int | str, dict[str, object]] = {
 
 async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Hold a client to its limit; add the headers of every answer."""
-    client = request.client.host if request.client else "unknown"
     is_file = request.url.path.startswith("/static/")
-    wait_s = 0 if is_file else request.app.state.buckets.take(client)
+    wait_s = 0 if is_file else request.app.state.buckets.take(*limited_as(request))
     if wait_s:
         response = _say(request, 429, f"too many requests; ask again in {wait_s} s")
         response.headers["Retry-After"] = str(wait_s)

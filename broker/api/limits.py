@@ -30,14 +30,22 @@ class TokenBuckets:
         self._lock = threading.Lock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, client: str) -> int:
-        """Take a token; 0 if there was one, else whole seconds after which there will be."""
-        now = self._clock()
+    def take(self, client: str, per_s: float | None = None) -> int:
+        """Take a token; 0 if there was one, else whole seconds after which there will be.
+
+        Parameters
+        ----------
+        client : str
+        per_s : float, optional
+            This one's own rate, with as many seconds' worth at once as others have. [1/s]
+        """
+        now, rate = self._clock(), self._per_s if per_s is None else per_s
+        most = max(1.0, self._burst * rate / self._per_s)
         with self._lock:
-            tokens, then = self._buckets.pop(client, (self._burst, now))
-            tokens = min(self._burst, tokens + (now - then) * self._per_s)
+            tokens, then = self._buckets.pop(client, (most, now))
+            tokens = min(most, tokens + (now - then) * rate)
             allowed = tokens >= 1.0
             self._buckets[client] = (tokens - allowed, now)
             if len(self._buckets) > _CLIENTS:
                 self._buckets.popitem(last=False)
-        return 0 if allowed else max(1, math.ceil((1.0 - tokens) / self._per_s))
+        return 0 if allowed else max(1, math.ceil((1.0 - tokens) / rate))

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Path, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from broker.api.access import required
 from broker.api.errors import ApiError, not_found
 from broker.api.formats import json_response
 from broker.archive import Archive
@@ -13,6 +14,7 @@ from broker.batch.transfer import FORMS, Question, read_question
 from broker.batch.transfer_estimate import estimate
 from broker.batch.transfer_folder import QUEUED, RUNNING, Transfer, Transfers
 from broker.errors import ConfigError
+from broker.ops.tokens import TRANSFER, Tokens
 
 MOST_BYTES = 200e9
 MOST_WAITING = 20
@@ -49,7 +51,10 @@ class Asked(BaseModel):
         return _allowed(lambda: read_question(self.model_dump()))
 
 
-def add_transfers(app: FastAPI, transfers: Transfers, archive: Archive, *, prefix: str) -> None:
+def add_transfers(
+    app: FastAPI, transfers: Transfers, archive: Archive, *, prefix: str,
+    tokens: Tokens | None = None,
+) -> None:  # fmt: skip
     """Add the calls to an application.
 
     Parameters
@@ -61,8 +66,11 @@ def add_transfers(app: FastAPI, transfers: Transfers, archive: Archive, *, prefi
         The run's packets, for the sizes of history and cutouts.
     prefix : str
         `/api/v1`.
+    tokens : Tokens, optional
+        Those that may start a transfer; without, everyone may.
     """
     app.state.transfers, app.state.transfer_archive = transfers, archive
+    app.state.transfer_tokens = tokens
     app.include_router(router, prefix=prefix)
 
 
@@ -73,8 +81,16 @@ def estimate_transfer(request: Request, asked: Asked) -> Response:
 
 
 @router.post("/transfers", status_code=202)
-def start_transfer(request: Request, asked: Asked) -> Response:
+def start_transfer(
+    request: Request, asked: Asked,
+    authorization: Annotated[
+        str | None, Header(description="`Bearer` and a token, where guests may not.",
+                           max_length=300)] = None,
+) -> Response:  # fmt: skip
     """Put a transfer into the queue; `broker transfer work` makes what waits there."""
+    tokens: Tokens | None = request.app.state.transfer_tokens
+    if tokens is not None:
+        required(tokens, authorization, TRANSFER)
     question, transfers = asked.question(), _transfers(request)
     size = _estimate(request, question)["bytes"]
     if size > MOST_BYTES:

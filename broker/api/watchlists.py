@@ -5,13 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from broker.api.access import asking, required
 from broker.api.errors import ApiError, not_found
 from broker.api.formats import json_response
 from broker.api.questions import Cursor, Limit, ShapeOf, SourcesOf
 from broker.api.rows import Row, iso_utc
 from broker.api.topics import newest_packets
 from broker.errors import ConfigError
-from broker.ops.annotators import Annotators
+from broker.ops.tokens import READ, WATCH, Tokens
 from broker.ops.watchlists import Keeper, content_of
 from broker.units import unix_s_to_mjd_tai
 from broker.watchlists import Entries, WatchBook, Watchlist
@@ -43,28 +44,17 @@ _BODY: dict[str, Any] = {
 }
 
 
-def add_watchlists(app: FastAPI, keeper: Keeper, owners: Annotators, *, prefix: str) -> None:
+def add_watchlists(app: FastAPI, keeper: Keeper, tokens: Tokens, *, prefix: str) -> None:
     """Add the calls to an application; only owners, with their tokens, can write."""
-    app.state.watch_keeper, app.state.watch_owners = keeper, owners
+    app.state.watch_keeper, app.state.watch_owners = keeper, tokens
     app.state.sources.watchlists = keeper.book
     app.include_router(router, prefix=prefix)
 
 
-def owner_of(request: Request, token: str) -> str | None:
-    """Return whose token it is; None if it is none."""
-    owners: Annotators = request.app.state.watch_owners
-    return owners.name_of(token.strip())
-
-
-def _bearer(request: Request, authorization: str | None) -> str | None:
-    """Return who asks; None without a token. ApiError 401 if the token is none of ours."""
-    if not authorization:
-        return None
-    scheme, _, token = authorization.partition(" ")
-    name = owner_of(request, token) if scheme.lower() == "bearer" else None
-    if name is None:
-        raise ApiError(401, "this token is none of ours: `broker watchlist owner NAME` gives one")
-    return name
+def _reader(request: Request, authorization: str | None) -> str | None:
+    """Return whose private lists are shown to who asks; None if nobody's. ApiError 401."""
+    found = asking(request.app.state.watch_owners, authorization)
+    return found.name if found is not None and found.may(READ) else None
 
 
 def watchlist_row(found: Watchlist) -> Row:
@@ -113,7 +103,7 @@ def list_watchlists(
     request: Request, shape: ShapeOf, authorization: Token = None
 ) -> Response:  # fmt: skip
     """Return the public watchlists and, with a token, one's own."""
-    found = lists_for(request, _bearer(request, authorization))
+    found = lists_for(request, _reader(request, authorization))
     return shape.answer([watchlist_row(one) for one in found], name="watchlists")
 
 
@@ -211,15 +201,12 @@ def _book(request: Request) -> WatchBook:
 
 
 def _required(request: Request, authorization: str | None) -> str:
-    owner = _bearer(request, authorization)
-    if owner is None:
-        raise ApiError(401, "this takes a token: `broker watchlist owner NAME` gives one")
-    return owner
+    return required(request.app.state.watch_owners, authorization, WATCH).name
 
 
 def _seen(request: Request, name: str, authorization: str | None) -> Watchlist:
     """Return a list that the one who asks may see; ApiError 404 if there is none."""
-    found, owner = _book(request).find(name), _bearer(request, authorization)
+    found, owner = _book(request).find(name), _reader(request, authorization)
     if found is None or (found.is_private and found.owner != owner):
         raise not_found("watchlist", name)
     return found

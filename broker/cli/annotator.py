@@ -25,9 +25,9 @@ def add(ctx: click.Context, name: str) -> None:
 
     Example: broker annotator add my-classifier
     """
-    from broker.ops.annotators import Annotators
+    from broker.ops.tokens import ANNOTATE, tokens_of
 
-    click.echo(Annotators(load(ctx).run_path("annotators")).add(name))
+    click.echo(tokens_of(load(ctx)).add(name, (ANNOTATE,)))
 
 
 @command.command("list")
@@ -38,10 +38,10 @@ def list_annotators(ctx: click.Context, as_json: bool) -> None:
 
     Example: broker annotator list --json
     """
-    from broker.ops.annotators import Annotators
+    from broker.ops.tokens import ANNOTATE, tokens_of
 
-    names = Annotators(load(ctx).run_path("annotators")).names()
-    emit_rows([{"name": name} for name in names], ("name",), as_json=as_json)
+    rows = [{"name": one.name} for one in tokens_of(load(ctx)).all() if one.may(ANNOTATE)]
+    emit_rows(rows, ("name",), as_json=as_json)
 
 
 @command.command()
@@ -53,7 +53,7 @@ def remove(ctx: click.Context, name: str) -> None:
     Example: broker annotator remove my-classifier
     """
     from broker.errors import ConfigError
-    from broker.ops.annotators import Annotators
+    from broker.ops.tokens import ANNOTATE, tokens_of
 
-    if not Annotators(load(ctx).run_path("annotators")).remove(name):
+    if not tokens_of(load(ctx)).take(name, ANNOTATE):
         raise ConfigError(f"there is no annotator {name}")

@@ -16,7 +16,7 @@ from broker.types import Run
 _PATIENCE_S = 10.0
 """A person does not wait longer for a store that does not answer. [s]"""
 
-_CONNECTIONS = 8
+CONNECTIONS = 8
 """Calls to HBase that may be on their way at once; of more, each waits its turn."""
 
 
@@ -47,16 +47,17 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     from broker.archive import Archive
     from broker.batch.transfer_folder import transfers_of
     from broker.catalog.registry import Catalogs
-    from broker.ops.annotators import Annotators, Intake
+    from broker.ops.annotators import Intake
     from broker.ops.push import PushBook
-    from broker.ops.watchlists import keeper_of, owners_of
+    from broker.ops.tokens import tokens_of
+    from broker.ops.watchlists import keeper_of
     from broker.portal import add_portal
     from broker.science.installed import installed
 
     patient = min(config.hbase.timeout_s, _PATIENCE_S)
     hbase = dataclasses.replace(config.hbase, timeout_s=patient)
     topics = make_topics(config)
-    tables = make_tables(dataclasses.replace(config, hbase=hbase), connections=_CONNECTIONS)
+    tables = make_tables(dataclasses.replace(config, hbase=hbase), connections=CONNECTIONS)
     try:
         sources = Sources(
             config.the_run,
@@ -71,12 +72,13 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
         app = make_app(
             sources, requests_per_s=config.serve.requests_per_s, burst=config.serve.burst
         )
-        add_transfers(app, transfers_of(config), sources.archive, prefix=PREFIX)
+        tokens = app.state.tokens = tokens_of(config)
+        starters = None if config.serve.guest_transfers else tokens
+        add_transfers(app, transfers_of(config), sources.archive, prefix=PREFIX, tokens=starters)
         add_push(app, PushBook(config.run_path("push")), prefix=PREFIX)
-        annotators = Annotators(config.run_path("annotators"))
-        add_annotations(app, annotators, Intake(tables, topics, config.the_run), prefix=PREFIX)
+        add_annotations(app, tokens, Intake(tables, topics, config.the_run), prefix=PREFIX)
         keeper = keeper_of(config, topics, sources.contributions)
-        add_watchlists(app, keeper, owners_of(config), prefix=PREFIX)
+        add_watchlists(app, keeper, tokens, prefix=PREFIX)
         add_portal(app)
         importlib.import_module("matplotlib.image")  # the first picture does not wait for it
         click.echo(f"Run {config.run} is served at http://{_shown(host)}:{port}/", err=True)

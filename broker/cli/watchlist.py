@@ -156,12 +156,12 @@ def owner(ctx: click.Context, name: str, remove: bool) -> None:
     Example: broker watchlist owner me
     """
     from broker.errors import ConfigError
-    from broker.ops.watchlists import owners_of
+    from broker.ops.tokens import WATCH, tokens_of
 
-    owners = owners_of(load(ctx))
+    tokens = tokens_of(load(ctx))
     if not remove:
-        click.echo(owners.add(name))
-    elif not owners.remove(name):
+        click.echo(tokens.add(name, (WATCH,)))
+    elif not tokens.take(name, WATCH):
         raise ConfigError(f"there is no owner {name}")
 
 

@@ -1,17 +1,11 @@
-"""Outside classifiers: who may say something of our alerts, and what they say."""
+"""What outside classifiers say of our alerts: checked, kept and published."""
 
-import hashlib
-import hmac
-import os
 import re
-import secrets
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from broker.errors import AlertError, ConfigError
 from broker.ops.annotate import annotation_message, annotation_schemas, annotations_topic
-from broker.ops.push import read_private
 from broker.store.alerts import AlertStore
 from broker.store.annotations import MATCH, Annotation, AnnotationStore
 from broker.store.table import Tables
@@ -21,71 +15,7 @@ from broker.types import Run
 from broker.units import unix_s_to_mjd_tai
 
 MOST_VALUES, MOST_TEXT = 100, 1000
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _COLUMN = re.compile(r"[a-z][A-Za-z0-9]{0,60}")
-
-
-class Annotators:
-    """The outside classifiers of a run: of each the hash of its token, in a private file.
-
-    Parameters
-    ----------
-    folder : Path
-        `annotators/<run>` under the home; made when something is written.
-    what : str
-        What errors call one of them.
-    """
-
-    def __init__(self, folder: Path, *, what: str = "annotator") -> None:
-        self._folder, self._what = folder, what
-
-    def add(self, name: str) -> str:
-        """Let a classifier in; return its token, which is kept nowhere.
-
-        Raises
-        ------
-        ConfigError
-            If the name is not allowed or taken.
-        """
-        if not _NAME.fullmatch(name):
-            raise ConfigError(f"{name!r} is no name: lower-case letters, digits, dashes")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        token = f"{name}.{secrets.token_urlsafe(32)}"
-        try:
-            handle = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise ConfigError(
-                f"there is an {self._what} {name} already; remove it first"
-            ) from error
-        with os.fdopen(handle, "w") as file:
-            file.write(_hash(token))
-        return token
-
-    def names(self) -> list[str]:
-        """Return who may annotate, sorted."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(p.name for p in self._folder.iterdir() if _NAME.fullmatch(p.name))
-
-    def remove(self, name: str) -> bool:
-        """Let a classifier in no more; return whether there was one. What it said stays."""
-        there = name in self.names()
-        if there:
-            (self._folder / name).unlink()
-        return there
-
-    def name_of(self, token: str) -> str | None:
-        """Return whose token it is; None if it is none."""
-        name = token.partition(".")[0]
-        if not _NAME.fullmatch(name) or name not in self.names():
-            return None
-        kept = read_private(self._folder / name).decode()
-        return name if hmac.compare_digest(kept, _hash(token)) else None
-
-
-def _hash(token: str) -> str:
-    # A token is 256 random bits: nothing slower is needed against guessing.
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def checked_values(numbers: Mapping[str, float | None], texts: Mapping[str, str | None]) -> None:

@@ -7,16 +7,10 @@ from broker.alerts.outgoing import VARIANTS
 from broker.catalog.coverage import Coverage, read_coverage
 from broker.config import Config
 from broker.errors import ConfigError
-from broker.ops.annotators import Annotators
 from broker.science import Contributions
 from broker.topics.topic import Topics, TopicSettings
 from broker.types import Run
 from broker.watchlists import Entries, WatchBook, Watchlist, condition_of, read_entries
-
-
-def owners_of(config: Config) -> Annotators:
-    """Return who may keep watchlists over the API, each with a token as annotators have."""
-    return Annotators(config.run_path("watchlist-owners"), what="owner")
 
 
 class Keeper:

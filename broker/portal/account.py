@@ -12,7 +12,8 @@ from fastapi import APIRouter, Request, Response
 from broker.api.app import PREFIX
 from broker.api.errors import ApiError
 from broker.api.limits import TokenBuckets
-from broker.api.watchlists import lists_for, owner_of, read_body
+from broker.api.watchlists import lists_for, read_body
+from broker.ops.tokens import READ, Grant
 from broker.portal.app import pages_of
 
 COOKIE = "session"
@@ -32,23 +33,24 @@ class Sessions:
 
     Parameters
     ----------
-    owner_of : callable
-        Whose token it is; None if it is none.
+    find : callable
+        What a token is for; None if it is none.
     clock : callable
         Seconds that only rise.
     """
 
     def __init__(
-        self, owner_of: Callable[[str], str | None], clock: Callable[[], float] = time.monotonic
+        self, find: Callable[[str], Grant | None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._owner_of, self._clock = owner_of, clock
+        self._find, self._clock = find, clock
         self._lock = threading.Lock()
         self._open: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self.tries = TokenBuckets(per_s=_TRIES_PER_S, burst=_TRIES, clock=clock)
 
     def begin(self, token: str) -> str | None:
-        """Return the name of a new session; None if the token is none."""
-        if self._owner_of(token) is None:
+        """Return the name of a new session; None if the token is none that may see anything."""
+        found = self._find(token)
+        if found is None or not found.may(READ):
             return None
         name = secrets.token_urlsafe(32)
         with self._lock:
@@ -57,14 +59,14 @@ class Sessions:
                 self._open.popitem(last=False)
         return name
 
-    def owner(self, name: str) -> str | None:
-        """Return who is signed in under a name of a session; None if nobody is."""
+    def grant(self, name: str) -> Grant | None:
+        """Return what who is signed in under a name of a session may; None if nobody is."""
         with self._lock:
             token, until = self._open.get(name, ("", 0.0))
             if token and until < self._clock():
                 del self._open[name]
                 token = ""
-        return self._owner_of(token) if token else None
+        return self._find(token) if token else None
 
     def end(self, name: str) -> None:
         """Sign out."""
@@ -72,10 +74,11 @@ class Sessions:
             self._open.pop(name, None)
 
 
-def signed_in(request: Request) -> str | None:
-    """Return who asks; None for a guest."""
+def signed_in(request: Request, scope: str = READ) -> str | None:
+    """Return who asks; None for a guest, or if their token is not for that."""
     sessions: Sessions = request.app.state.sessions
-    return sessions.owner(request.cookies.get(COOKIE, ""))
+    found = sessions.grant(request.cookies.get(COOKIE, ""))
+    return found.name if found is not None and found.may(scope) else None
 
 
 async def read_form(request: Request, most: int) -> dict[str, str]:
@@ -121,8 +124,9 @@ def _sign_in(request: Request, fields: Mapping[str, str]) -> Response:
     token = fields.get("token", "").strip()
     name = sessions.begin(token)
     if name is None:
-        return _page(request, None, problem="This token is none of ours", status=401)
-    answer = _page(request, owner_of(request, token))
+        return _page(request, None, problem="This token is none of ours, or not to read with",
+                     status=401)  # fmt: skip
+    answer = _page(request, request.app.state.watch_owners.name_of(token, READ))
     answer.set_cookie(COOKIE, name, max_age=LIFETIME_S, path="/", httponly=True,
                       samesite="strict", secure=request.url.scheme == "https")  # fmt: skip
     return answer

@@ -89,7 +89,7 @@ def add_portal(app: FastAPI) -> None:
         app.include_router(router, include_in_schema=False)
     app.include_router(periods.router)
     if shared.has_watchlists:
-        app.state.sessions = account.Sessions(app.state.watch_owners.name_of)
+        app.state.sessions = account.Sessions(app.state.watch_owners.find)
         for part in (account, watchlists):
             app.include_router(part.router, include_in_schema=False)
 

@@ -13,6 +13,7 @@ from broker.api.sources import Sources
 from broker.api.topics import newest_packets
 from broker.api.watchlists import lists_for, put_list, watchlist_row
 from broker.errors import BrokerError, ConfigError
+from broker.ops.tokens import WATCH
 from broker.portal.account import read_form, signed_in
 from broker.portal.app import address, pages_of
 from broker.portal.search_pages import curves_of
@@ -35,9 +36,9 @@ def watchlists(request: Request, sources: SourcesOf) -> Response:
 @router.post("/watchlists")
 async def own_watchlists(request: Request, sources: SourcesOf) -> Response:
     """Add or remove a watchlist of one's own, as the form asks, and show them."""
-    owner = signed_in(request)
+    owner = signed_in(request, WATCH)
     if owner is None:
-        raise ApiError(401, "sign in first, at /account")
+        raise ApiError(401, "sign in first, at /account, with a token to keep watchlists with")
     fields = await read_form(request, MOST_BYTES)
     return await run_in_threadpool(_answer, request, sources, owner, fields)
 

@@ -18,7 +18,7 @@ from broker.alerts.adapters import find_adapters
 from broker.api import make_app
 from broker.api.app import PREFIX
 from broker.api.watchlists import add_watchlists
-from broker.ops.annotators import Annotators
+from broker.ops.tokens import Tokens
 from broker.ops.watchlists import Keeper
 from broker.portal import add_portal
 from broker.simulation.packets import simulate_packets
@@ -209,7 +209,7 @@ PAIR = "ZTF99pair"
 @pytest.fixture(scope="session")
 def owners(tmp_path_factory):
     """Those who may keep watchlists on the site."""
-    return Annotators(tmp_path_factory.mktemp("owners"), what="owner")
+    return Tokens(tmp_path_factory.mktemp("owners"), scopes=("watch",))
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ from broker.api.tap import add_tap
 from broker.api.transfer import add_transfers
 from broker.api.watchlists import add_watchlists
 from broker.batch.transfer_folder import Transfers
-from broker.ops.annotators import Annotators, Intake
+from broker.ops.annotators import Intake
 from broker.ops.push import PushBook
+from broker.ops.tokens import ANNOTATE, WATCH, Tokens
 from broker.ops.watchlists import Keeper
 from broker.portal import add_portal
 from broker.watchlists import WatchBook
@@ -25,10 +26,10 @@ def whole_app(sources, folder):
     add_transfers(app, transfers, sources.archive, prefix=PREFIX)
     push = PushBook(folder / "push")
     add_push(app, push, prefix=PREFIX)
-    annotators = Annotators(folder / "annotators")
+    annotators = Tokens(folder / "annotators", scopes=(ANNOTATE,))
     intake = Intake(sources.tables, sources.topics, run)
     add_annotations(app, annotators, intake, prefix=PREFIX)
-    owners = Annotators(folder / "owners", what="owner")
+    owners = Tokens(folder / "owners", scopes=(WATCH,))
     book = WatchBook(folder / "watchlists")
     keeper = Keeper(book, sources.topics, run, sources.contributions)
     add_watchlists(app, keeper, owners, prefix=PREFIX)

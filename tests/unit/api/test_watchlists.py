@@ -17,7 +17,7 @@ from broker.api.app import PREFIX
 from broker.api.questions import EXAMPLE_ALERT, EXAMPLE_OBJECT, EXAMPLE_SCHEMA
 from broker.api.watchlists import add_watchlists
 from broker.avro import encode, frame
-from broker.ops.annotators import Annotators
+from broker.ops.tokens import WATCH, Grant, Tokens
 from broker.ops.watchlists import Keeper
 from broker.portal import add_portal
 from broker.portal.account import LIFETIME_S, Sessions
@@ -31,7 +31,7 @@ STARS = "id,ra,dec\na,10,20\nb,30,40\n"
 @pytest.fixture
 def scene(broker, tmp_path):
     sources = copy.copy(broker.sources)
-    owners = Annotators(tmp_path / "owners", what="owner")
+    owners = Tokens(tmp_path / "owners", scopes=(WATCH,))
     keeper = Keeper(
         WatchBook(tmp_path / "watchlists"), sources.topics, sources.run, sources.contributions
     )
@@ -274,15 +274,16 @@ def test_tokens_are_not_tried_out_for_long(scene):
 
 def test_a_session_ends_in_time():
     now = [0.0]
-    sessions = Sessions(lambda token: "ann" if token == "right" else None, lambda: now[0])
+    ann = Grant("ann", (WATCH,))
+    sessions = Sessions({"right": ann}.get, lambda: now[0])
 
     name = sessions.begin("right")
 
     assert sessions.begin("wrong") is None
-    assert sessions.owner(name) == "ann"
-    assert sessions.owner("another") is sessions.owner("") is None
+    assert sessions.grant(name) == ann
+    assert sessions.grant("another") is sessions.grant("") is None
     now[0] = LIFETIME_S + 1.0
-    assert sessions.owner(name) is None
+    assert sessions.grant(name) is None
 
 
 @pytest.mark.slow

@@ -87,5 +87,5 @@ def test_an_owner_gets_a_token_once(called):
     token = called("owner", "me").strip()
 
     assert token.startswith("me.")
-    with pytest.raises(ConfigError, match="there is an owner me already"):
+    with pytest.raises(ConfigError, match="there is a token of me already"):
         called("owner", "me")

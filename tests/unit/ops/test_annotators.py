@@ -10,7 +10,8 @@ from broker.api.annotations import add_annotations
 from broker.avro import decode, unframe
 from broker.errors import ConfigError
 from broker.ops.annotate import annotations_topic
-from broker.ops.annotators import Annotators, Intake
+from broker.ops.annotators import Intake
+from broker.ops.tokens import Tokens
 from broker.store.alerts import create_tables
 from broker.store.annotations import AnnotationStore
 from broker.store.memory import MemoryTables
@@ -34,7 +35,7 @@ def scene(tmp_path):
     create_tables(tables, RUN)
     intake = Intake(tables, topics, RUN)
     intake._alerts = Alerts()
-    annotators = Annotators(tmp_path / "annotators")
+    annotators = Tokens(tmp_path / "annotators", scopes=("annotate",))
     app = make_app(None, requests_per_s=1e6, burst=10**6)
     add_annotations(app, annotators, intake, prefix="/api/v1")
     token = annotators.add("their-network")

@@ -22,7 +22,7 @@ FILE = "kafka-users/broker.properties"
 REACHES = {
     "by the settings": "from broker.config import load_config",
     "by the reader of users' files": "from broker.topics.kafka_access import read_user",
-    "by the keeper of tokens": "from broker.ops.annotators import Annotators",
+    "by the keeper of tokens": "from broker.ops.tokens import Tokens",
     "by the certificates": "from broker.local.secure import prepare",
     "by the environment": "import os\nX = os.environ",
     "by a name of the environment": "from os import environ",
