@@ -1,5 +1,6 @@
 """What an operator wants to read in the morning: one night of a run, in a mail or a web-hook."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,8 @@ from broker.types import Run, night_of
 from broker.units import unix_s_to_mjd_tai
 
 _MOST_REASONS = 5
+_NAMES = re.compile(r"\b(?=\w*\d)\w{6,}\b|[-+]?\d+\.\d+(?:e[-+]?\d+)?")
+"""What may name an alert or its place: words of six and more with a digit, and fractions."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class NightOnDuty:
     dead_letters : mapping of str to int
         By stage.
     reasons : sequence of (str, int)
-        Why, the most frequent first.
+        Why, the most frequent first; names and positions of alerts are left out.
     failures : mapping of str to int
         Batches in which a module or filter failed.
     quarantined : sequence of str
@@ -169,7 +172,7 @@ def night_on_duty(topics: Topics, tables: Tables, run: Run, night: str) -> Night
     for letter in read_dead_letters(topics, run):
         if _is_of(letter.timestamp_ms, night):
             stages[letter.stage] += 1
-            reasons[letter.reason.splitlines()[0][:120] if letter.reason else "no reason"] += 1
+            reasons[_said_of_none(letter.reason)] += 1
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     for batch in batches.get("alerts", ()):
@@ -187,6 +190,12 @@ def night_on_duty(topics: Topics, tables: Tables, run: Run, night: str) -> Night
         quarantined=_quarantined(tables, run),
         accounts=accounts_of(topics, tables, run, night=night),
     )
+
+
+def _said_of_none(reason: str) -> str:
+    """Return why in words without names and numbers: it leaves by mail, also of private alerts."""
+    first = reason.splitlines()[0] if reason else "no reason"
+    return _NAMES.sub("…", first)[:120]
 
 
 def _batches(tables: Tables, run: Run, night: str) -> dict[str, list[Batch]]:

@@ -93,6 +93,23 @@ def test_a_run_comes_back_as_it_was(tables, made, run):
 
 
 @IN_MEMORY
+def test_nobody_else_can_open_a_file_of_a_back_up(tables, made, run):
+    config, _, folder = made
+    token = config.run_path("tokens") / "ann"
+    token.parent.mkdir(parents=True)
+    token.write_text("{}")
+    token.chmod(0o600)
+    back_up(config, tables, folder)
+
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in files:
+        way = [path, *(p for p in path.parents if p.is_relative_to(folder))]
+        assert any(not place.stat().st_mode & 0o007 for place in way), path
+    (kept,) = (path for path in files if path.name == "ann" and "tokens" in path.parts)
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@IN_MEMORY
 def test_what_is_there_is_not_written_over_unless_it_is_asked_for(tables, made, run):
     config, other, folder = made
     back_up(config, tables, folder)

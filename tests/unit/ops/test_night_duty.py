@@ -81,6 +81,26 @@ def test_a_night_is_told_by_its_batches_and_dead_letters(servers):
     assert json.loads(json.dumps(night.as_json(), allow_nan=False))["ledger"]["missing"] == 0
 
 
+def test_no_reason_names_an_alert_or_its_place(servers):
+    topics, tables = servers
+    record(tables, 0, 3, 1.0)
+    record(tables, 3, 5, 3.0)
+    reasons = (
+        "alert 6660000000000000005 of ZTF18abcdefg is odd",
+        "ra 150.12345 dec -2.5e-3 is odd",
+        "alert 6660000000000000006 of ZTF18abcdefh is odd",
+    )
+    letters = [dead_letter(Coordinate(TOPIC, 0, k), "decode", reason, b"rubbish")
+               for k, reason in enumerate(reasons)]  # fmt: skip
+    topics.send(dead_letters_topic(RUN), letters)
+
+    night = night_on_duty(topics, tables, RUN, tonight(tables))
+
+    assert night.reasons == [("alert … of … is odd", 2), ("ra … dec … is odd", 1)]
+    for said in (night.text, json.dumps(night.as_json())):
+        assert not any(name in said for name in ("666000", "ZTF18", "150.1", "2.5e"))
+
+
 def test_a_message_that_is_missing_stands_in_the_subject(servers):
     topics, tables = servers
     record(tables, 0, 5, 1.0)
