@@ -115,9 +115,9 @@ def measure_images(
         spark = make_session(replace(config, home=home / "home"), "measure", jars=())
         try:
             run_images(spark, program, list(links)[:4], home / "warm")
-            before = _spent_s()
+            before = spent_s()
             report = run_images(spark, chosen, list(links), home / "out")
-            spent = _spent_s() - before
+            spent = spent_s() - before
         finally:
             stop_session(spark)
         was_struck = Path(struck["marker"]).exists()
@@ -129,7 +129,7 @@ def measure_images(
     return Measured(report, size, same and was_struck == kill, len(links) - len(done), spent)
 
 
-def _spent_s() -> float:
+def spent_s() -> float:
     """Return the processor time of this process and all that it has started. [s]
 
     A process that has ended is in that of the one that waited for it.

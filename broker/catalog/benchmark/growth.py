@@ -17,6 +17,8 @@ from broker.catalog.benchmark.stars import (
     install_stars,
     match_rate,
     places_near,
+    tree_of,
+    tree_rate,
 )
 from broker.catalog.neighbours import nearest_to, pairs_within
 from broker.catalog.registry import Catalogs
@@ -64,6 +66,10 @@ def _costs(n: int) -> Costs:
         cost["1000 nearest of a place, ms"] = 1e3 * _least(lambda: nearest_to(stars, 10.0, 20.0, k))
         cost["join with itself, us/row"] = 1e6 * _join_s(stars) / min(_JOINED, n)
         cost["on disk, bytes/row"] = stars.table.nbytes / n
+        if n <= _LARGEST_IMPORT:
+            tree, seconds = tree_of(stars.ra, stars.dec)
+            cost["SciPy's tree, to build, us/row"] = 1e6 * seconds / n
+            cost["SciPy's tree, match, us/alert"] = 1e6 / tree_rate(tree, look, BATCH)
     return cost
 
 

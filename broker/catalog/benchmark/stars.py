@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from broker.catalog.coverage import all_sky
+from broker.catalog.distance import vectors
 from broker.catalog.install import install_catalog
 from broker.catalog.registry import Catalogs
 
@@ -59,3 +60,23 @@ def match_rate(
         for k in range(0, look[0].size, size)
     ]
     return look[0].size / (time.process_time() - began), got
+
+
+def tree_of(ra: Any, dec: Any) -> tuple[Any, float]:
+    """Return SciPy's tree of positions [deg], and the processor time of making it. [s]"""
+    from scipy.spatial import cKDTree
+
+    began = time.process_time()
+    tree = cKDTree(vectors(ra, dec, np.ones(len(ra))))
+    return tree, time.process_time() - began
+
+
+def tree_rate(tree: Any, look: tuple[Any, Any], size: int) -> float:
+    """Return positions per second of processor time of the tree's nearest within the radius."""
+    chord = 2.0 * np.sin(np.radians(RADIUS_ARCSEC / 3600.0) / 2.0)
+    began = time.process_time()
+    for k in range(0, look[0].size, size):
+        some = slice(k, k + size)
+        places = vectors(look[0][some], look[1][some], np.ones(len(look[0][some])))
+        tree.query(places, distance_upper_bound=chord)
+    return float(look[0].size / (time.process_time() - began))
