@@ -85,7 +85,7 @@ def encode_cutout(
     cards = ""
     values: NDArray[Any]
     if lossless:
-        values = np.ascontiguousarray(pixels, np.float32).view(np.uint32).reshape(-1).byteswap()
+        values = pixels.astype(">f4", order="C")
     else:
         values, scale, zero = quantise(pixels, sigma)
         cards = _number("BSCALE", scale) + _number("BZERO", zero)

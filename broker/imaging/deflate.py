@@ -236,12 +236,13 @@ def _put_text(out: Any, at: int, held: int, n: int, text: Any, is_last: int) -> 
 def _pack(text: Any, pixels: Any, padding: Any, out: Any) -> Any:
     """Write the blocks of text, pixels' bytes and padding; return the number of bytes."""
     whole = pixels.size // _WORD * _WORD
-    at, held, n = _put_text(out, 0, 0, 0, text, 0)
+    nothing = np.uint64(0)  # signed and unsigned numbers together would become floats
+    at, held, n = _put_text(out, nothing, nothing, nothing, text, 0)
     words, rest = pixels[:whole].view(np.int64), pixels[whole:]
     at, held, n = _put_values(out, at, held, n, words, rest)
     at, held, n = _put_text(out, at, held, n, padding, 1)
     out[at] = held
-    return 4 * at + (n + 7) // 8
+    return 4 * np.int64(at) + (np.int64(n) + 7) // 8
 
 
 @dataclass(frozen=True)
