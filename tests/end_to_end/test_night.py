@@ -1,11 +1,15 @@
 """A simulated night by `broker demo`, and each of its products, looked at by other means."""
 
 import gzip
+import http.client
 import io
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import fastavro
@@ -14,6 +18,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext
 from kafka import KafkaConsumer, TopicPartition
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +102,32 @@ def bright(demo, stack):
     return clean[clean.transientId == name]
 
 
+@pytest.fixture(scope="module")
+def served(demo, stack, environ_of):
+    """The address of `broker serve` with that night."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "broker.cli", "serve", "--port", address.rpartition(":")[2]]
+    process = subprocess.Popen(command, env=environ_of(stack))
+    deadline = time.monotonic() + 120.0
+    while not answers(address):
+        assert process.poll() is None, "the server ended"
+        assert time.monotonic() < deadline, "the server does not answer"
+        time.sleep(0.2)
+    yield address
+    process.terminate()
+    process.wait()
+
+
+def answers(address):
+    try:
+        with urllib.request.urlopen(f"{address}/api/v1/openapi.json") as answer:
+            return answer.status == 200
+    except (OSError, http.client.HTTPException):  # it listens before it can answer
+        return False
+
+
 def looks_like_a_picture(path):
     pixels = matplotlib.image.imread(path)
     assert pixels.shape[0] > 300
@@ -147,6 +180,19 @@ def test_a_subscriber_needs_kafka_alone(demo, slim, stack):
     assert expected
     words = [f"{a['diaObjectId']} {a['ra']} {a['dec']} {a['psfFlux']}" for a in expected]
     assert sorted(done.stdout.splitlines()) == sorted(words)
+
+
+def test_a_deserializer_of_schema_registries_reads_every_packet(demo, slim, topics, served):
+    """Confluent's own, which asks `broker serve` for the schema of each id."""
+    read = AvroDeserializer(SchemaRegistryClient({"url": served}))
+    names = [name for name, packets in slim.items() if packets]
+    assert names
+
+    for name in (*names, names[0].replace(".slim", ".full")):
+        expected = slim.get(name) or topics.packets(name)
+        context = SerializationContext(name, MessageField.VALUE)
+        found = {m.key: read(m.value, context) for m in topics.messages(name)}
+        assert found == expected
 
 
 def test_every_topic_has_what_the_demo_counted(demo, slim):
