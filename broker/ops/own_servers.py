@@ -3,10 +3,13 @@
 import contextlib
 import random
 import shutil
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import FrameType
 
 from broker.config import Config
 from broker.local import stack
@@ -43,12 +46,30 @@ def servers(config: Config, name: str) -> Iterator[Config]:
         return
     own = own_config(config, name)
     shutil.rmtree(own.home, ignore_errors=True)
+    with _ended_politely():
+        try:
+            stack.up(own)
+            yield own
+        finally:
+            stack.down(own)
+            shutil.rmtree(own.home, ignore_errors=True)
+
+
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """Let SIGTERM end this process as an exception does: what it has started is stopped."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        stack.up(own)
-        yield own
+        yield
     finally:
-        stack.down(own)
-        shutil.rmtree(own.home, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def own_config(config: Config, name: str) -> Config:

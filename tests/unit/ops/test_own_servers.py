@@ -1,5 +1,6 @@
 """Servers for a measurement: those that run, or its own."""
 
+import signal
 import socket
 from contextlib import closing
 from dataclasses import replace
@@ -65,6 +66,22 @@ def test_where_one_does_not_answer_both_are_started_and_ended_whatever_happens(
         interrupted()
     assert done == [("up", home), ("down", home)]
     assert not home.exists()
+
+
+def test_they_are_ended_when_the_process_is_asked_to_end(config, monkeypatch):
+    done = []
+    monkeypatch.setattr(stack, "up", lambda _own: done.append("up"))
+    monkeypatch.setattr(stack, "down", lambda _own: done.append("down"))
+    before = signal.getsignal(signal.SIGTERM)
+
+    def asked():
+        with servers(config, "images"):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        asked()
+    assert done == ["up", "down"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_own_servers_share_no_port_and_no_home_with_others(config):
