@@ -218,7 +218,8 @@ command.add_command(catalog)
 def image(side: int, repeats: int, only: tuple[str, ...], as_json: bool) -> None:
     """Measure the image steps, each beside a known program, on one core.
 
-    Times are processor time. Needs the programs to compare with, which the test extra brings.
+    Times are processor time. Needs the programs to compare with, which the test extra brings. The
+    last step starts Kafka and HBase for itself where none answer.
 
     Example: broker bench image --side 1024 --only detection
     """
