@@ -153,6 +153,7 @@ def match(ctx: click.Context, ra: float, dec: float, mjd: float | None, as_json:
     """
     from broker.catalog import Catalogs
     from broker.catalog.associate import associations
+    from broker.catalog.definition import ORBITS
     from broker.catalog.registry import read_definitions
     from broker.errors import AlertError
 
@@ -164,8 +165,11 @@ def match(ctx: click.Context, ra: float, dec: float, mjd: float | None, as_json:
         emit_json(found)
         return
     emit_record(found)
-    for one in associations(list(read_definitions(path).values()), found):
+    definitions = list(read_definitions(path).values())
+    for one in associations(definitions, found):
         click.echo(one.sentence)
+    if mjd is None and any(definition.kind == ORBITS for definition in definitions):
+        click.echo("bodies on orbits are looked for at a time: give --mjd", err=True)
 
 
 def _rows(config: "Config", name: str) -> "Rows":

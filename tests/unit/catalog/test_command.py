@@ -147,5 +147,6 @@ def test_bodies_of_a_catalogue_of_orbits_are_found_at_a_time(broker, tmp_path):
     assert found["beltSeparation"] < 0.001
     assert found["beltPredictedMag"] == pytest.approx(body["predictedMag"])
     assert "from where 1 of belt should be, predicted at V =" in said
+    assert "give --mjd" in broker("match", "10", "20").output
     exported = broker("export", "belt", "folder")
     assert "no fixed place" in str(exported.exception)
