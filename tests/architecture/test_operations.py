@@ -49,6 +49,21 @@ def test_a_rule_uses_metrics_that_exist_and_leads_to_the_runbook(rule):
     assert rule["alert"] in RUNBOOK
 
 
+def test_the_rules_are_tested_with_series_that_a_scrape_has():
+    file = DEPLOY / "prometheus" / "alerts-test.yml"
+    well, wrong = yaml.safe_load(file.read_text())["tests"]
+    names = {rule["alert"] for rule in RULES}
+    assert {one["alertname"] for one in well["alert_rule_test"]} == names
+    (fired,) = wrong["promql_expr_test"]
+    assert {re.findall(r'"(\w+)"', one["labels"])[0] for one in fired["exp_samples"]} == names
+    for one in (*well["input_series"], *wrong["input_series"]):
+        assert named(one["series"]) <= set(series())
+    used = {name for rule in RULES for name in named(rule["expr"])}
+    for test in (well, wrong):
+        given = {name for one in test["input_series"] for name in named(one["series"])}
+        assert used <= given
+
+
 def test_the_dashboard_uses_metrics_that_exist_and_shows_every_one():
     used = set()
     for panel in DASHBOARD["panels"]:
