@@ -7,7 +7,7 @@ matched template, never from the exposure's own pixels, whose positive noise wou
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -265,13 +265,9 @@ def _matched_and_wide(template: Template, science: Image) -> tuple[Image, _Wide]
     wide = on_science_pixels(template, science, margin=_MARGIN)
     ny, nx = science.shape
     inner = np.s_[_MARGIN : _MARGIN + ny, _MARGIN : _MARGIN + nx]
-    matched = replace(
-        wide,
-        pixels=np.ascontiguousarray(wide.pixels[inner]),
-        variance=np.ascontiguousarray(wide.variance[inner]),
-        mask=np.ascontiguousarray(wide.mask[inner]),
-        wcs=science.wcs,
-    )
+    names = ("pixels", "variance", "mask")
+    planes: Any = {name: np.ascontiguousarray(getattr(wide, name)[inner]) for name in names}
+    matched = replace(wide, wcs=science.wcs, **planes)
     return matched, _Wide(wide.pixels, wide.mask)
 
 
