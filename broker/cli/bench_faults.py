@@ -29,6 +29,20 @@ _COLUMNS = ("kind", "faults", "survived", "lost", "twice", "unequal", "repeats",
     help="How long a process is stopped or a network is cut [s].",
 )
 @click.option(
+    "--outage-s",
+    type=click.FloatRange(1.0),
+    default=600.0,
+    show_default=True,
+    help="How long the stream is away in an outage [s].",
+)
+@click.option(
+    "--burst-alerts",
+    type=click.IntRange(100),
+    default=40_000,
+    show_default=True,
+    help="How many alerts come at once in a burst.",
+)
+@click.option(
     "--control/--no-control",
     default=True,
     show_default=True,
@@ -47,6 +61,8 @@ def faults(
     seed: int,
     kinds: tuple[str, ...],
     pause_s: float,
+    outage_s: float,
+    burst_alerts: int,
     control: bool,
     transactions: bool,
     as_json: bool,
@@ -72,6 +88,8 @@ def faults(
         chosen,
         seed=seed,
         pause_s=pause_s,
+        outage_s=outage_s,
+        burst_alerts=burst_alerts,
         control=control,
         transactions=transactions,
         say=lambda words: click.echo(words, err=True),

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.servers
 
 CHOSEN = (
     *("storing", "published", "worker", "kafka", "thrift", "hbase", "cut-kafka", "pause-stream"),
-    *("api", "images-worker", "disk-full"),
+    *("api", "images-worker", "disk-full", "outage", "burst"),
 )
 chosen = pytest.mark.parametrize("kind", CHOSEN)
 
@@ -18,7 +18,8 @@ chosen = pytest.mark.parametrize("kind", CHOSEN)
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     config = Config(home=tmp_path_factory.mktemp("faults"), cache=load_config().cache)
-    return bench_faults(config, CHOSEN, seed=5, pause_s=2.0, say=print)
+    small = {"pause_s": 2.0, "outage_s": 3.0, "burst_alerts": 1500}
+    return bench_faults(config, CHOSEN, seed=5, **small, say=print)
 
 
 @chosen

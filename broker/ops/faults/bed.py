@@ -39,6 +39,9 @@ BAD_SHARE = 0.03
 """Share of the messages that are no packets, and must end as dead letters."""
 
 _PORTS = (20_000, 32_000)
+BURST_ALERTS = 40_000
+"""Of a few seconds of Rubin, all at once."""
+
 _POLL_S = 0.05
 _STOP_S = 120.0
 """How long the load goes on trying to send, once it shall stop. [s]"""
@@ -117,6 +120,7 @@ class Bed:
         self.restarts = 0
         self.batch = 0
         """Alerts that a batch takes at most, from the stream's next start; 0: as configured."""
+        self.burst_alerts = BURST_ALERTS
         self.notes: list[str] = []
         """What a fault tells beside what is proved."""
         self._relays: dict[str, Relay] = {}
@@ -288,8 +292,10 @@ class Load:
     def __init__(self, bed: Bed, seed: int, *, per_s: float = 20.0) -> None:
         self.sent: dict[str, list[bytes]] = {survey: [] for survey in SURVEYS}
         """All that was acknowledged, in the order of sending, each once."""
+        self.only: str | None = None
+        """The survey that alone is sent; None: all."""
         self._bed, self._seed, self._per_s = bed, seed, per_s
-        self._number = 0
+        self._number, self._lock = 0, threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -300,7 +306,8 @@ class Load:
     def send(self, made: dict[str, list[bytes]]) -> None:
         """Send what `make` has made."""
         for survey, packets in made.items():
-            self._send(survey, packets)
+            if self.only in (None, survey):
+                self._send(survey, packets)
 
     def start(self) -> None:
         """Send at an even pace from now on."""
@@ -322,7 +329,8 @@ class Load:
 
     def make(self, n: int) -> dict[str, list[bytes]]:
         """Return the next n messages, by survey."""
-        first, self._number = self._number, self._number + n
+        with self._lock:
+            first, self._number = self._number, self._number + n
         rng = np.random.default_rng([self._seed, first])
         n_ztf = n // 3
         made = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from broker.config import Config
 from broker.errors import ServiceError
-from broker.ops.faults.bed import Bed, bed_config, tail
+from broker.ops.faults.bed import BURST_ALERTS, Bed, bed_config, tail
 from broker.ops.faults.kinds import KINDS
 from broker.ops.faults.proof import Published, differences, look
 from broker.streaming.query import checkpoint_path, run_queries
@@ -23,6 +23,10 @@ _BURST = 200
 
 _LATEST_S = 2.0
 _SEND = 200
+
+OUTAGE = "outage"
+OUTAGE_S = 600.0
+"""How long the stream is away. [s]"""
 
 Say = Callable[[str], None]
 
@@ -103,6 +107,8 @@ def bench_faults(
     *,
     seed: int = 0,
     pause_s: float = 10.0,
+    outage_s: float = OUTAGE_S,
+    burst_alerts: int = BURST_ALERTS,
     control: bool = True,
     transactions: bool = False,
     say: Say = lambda _: None,
@@ -119,6 +125,10 @@ def bench_faults(
         Chooses the packets and the moments.
     pause_s : float
         How long a pause or a cut lasts. [s]
+    outage_s : float
+        How long an outage lasts. [s]
+    burst_alerts : int
+        Alerts of a burst.
     control : bool
         Afterwards run the same packets undisturbed, and compare all rows and packets.
     transactions : bool
@@ -134,12 +144,14 @@ def bench_faults(
     rng = np.random.default_rng([seed, 1])
     bench = FaultBench()
     bed = Bed(bed_config(config, transactions=transactions), seed)
+    bed.burst_alerts = burst_alerts
     with bed.running():
         published = Published(bed.topics, bed.servers.the_run)
         bed.load.burst(_BURST)
         bed.drain(_PATIENCE_S)  # warm
         for number, kind in enumerate(kinds, 1):
-            row = _strike(bed, published, kind, float(rng.uniform(0.0, _LATEST_S)), pause_s)
+            wait_s = float(rng.uniform(0.0, _LATEST_S))
+            row = _strike(bed, published, kind, wait_s, outage_s if kind == OUTAGE else pause_s)
             bench.rows.append(row)
             say(f"{number}/{len(kinds)} {_words(row)}")
             if row.recovery_s is None:
