@@ -1,6 +1,8 @@
 """Raw frames through Kafka and query 1 to alerts: raw pixels a second of the stream's processors.
 
-Needs Kafka and HBase, where the settings say they are; it has a run of its own, which it removes.
+It has a run of its own on Kafka and HBase, which it removes; where none answer, it starts its own.
+What counts is the processor time of the stream's Java process, Python workers and driver. Not
+counted are the servers, and the thread here that looks whether all is done.
 """
 
 import os
@@ -21,6 +23,7 @@ from broker.imaging.templates import TemplateStore
 from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.chain import BIAS, make_night, night_calibration, run_chain
 from broker.ops.image_bench.rows import MPIX, SIGMA, make_wcs, seconds
+from broker.ops.own_servers import servers
 from broker.ops.processes import usage
 from broker.spark.session import make_session, stop_session
 from broker.store.alerts import create_tables, drop_tables
@@ -51,9 +54,13 @@ class _Drained:
 
 def rows(side: int, repeats: int) -> list[Row]:  # noqa: ARG001  a run is long enough to be one
     """Return the speed of raw frames of twice the side through Kafka, Spark and query 1."""
-    config = replace(load_config(), run=_RUN)
-    messages, size, alone = _messages(config, 2 * side)
-    with _servers(config) as (topics, tables):
+    with servers(replace(load_config(), run=_RUN), "images") as config:
+        return _measured(config, 2 * side)
+
+
+def _measured(config: Config, side: int) -> list[Row]:
+    messages, size, alone = _messages(config, side)
+    with _empty(config) as (topics, tables):
         spark = make_session(config, "bench-images")
         try:
             _drain(spark, config, topics, tables, messages[:_WARM])
@@ -104,7 +111,7 @@ def _messages(config: Config, side: int) -> tuple[list[Message], int, float]:
 
 
 @contextmanager
-def _servers(config: Config) -> Iterator[tuple[Topics, Any]]:
+def _empty(config: Config) -> Iterator[tuple[Topics, Any]]:
     """Give empty topics and tables of the run; they are removed afterwards."""
     run = config.the_run
     topics, tables = KafkaTopics(config.kafka.bootstrap), open_tables(config)
@@ -137,19 +144,18 @@ def _drain(
     for number, message in enumerate(messages):
         topics.send(name, [message], partition=number % 2)
     done_before = len(Ledger(tables, run).batches(images.NAME))
-    before = _cpu_s(config)
+    ranges, before = topics.ranges(name), _cpu_s(config)
     query = images.start(spark, config)
+    own_before = time.thread_time()
     try:
         limit = time.monotonic() + _PATIENCE_S
-        while not is_caught_up(
-            committed(checkpoint_path(config, images.NAME)), topics.ranges(name)
-        ):
+        while not is_caught_up(committed(checkpoint_path(config, images.NAME)), ranges):
             if not query.isActive:
                 raise ServiceError(f"query images ended: {query.exception()}")
             if time.monotonic() > limit:
                 raise ServiceError(f"the images are not through after {_PATIENCE_S:.0f} s")
             time.sleep(0.05)
-        spent = _cpu_s(config) - before
+        spent = _cpu_s(config) - before - (time.thread_time() - own_before)
     finally:
         query.stop()
     batches = Ledger(tables, run).batches(images.NAME)[done_before:]
