@@ -35,8 +35,9 @@ from broker.topics.topic import Message, Topics
 
 _QUERIES = ("alerts", "archive")
 _STREAM = ("driver", "spark", "python", "modules", "kafka")
-_PASS_S = 40.0
-_PAIRS = 2
+_PASS_S = 20.0
+_TURNS = ((False, True), (True, False), (False, True))
+"""Whether users ask: pairs of passes, neither kind always first, for a stream grows faster."""
 _SEND = 500
 
 
@@ -82,13 +83,17 @@ def beside_stream(
     spark = make_session(config, "broker-bench")
     try:
         _flow(spark, config, topics, server, pace.survey)  # warms up
-        for turn in range(1, _PAIRS + 1):
-            alone.append(_flow(spark, config, topics, server, pace.survey))
-            say(f"turn {turn}, alone: {alone[-1].core_ms:.2f} ms of a core for an alert")
-            with users(server.port, alerts, per_s=pace.asks_per_s) as found:
-                beside.append(_flow(spark, config, topics, server, pace.survey, without=found.pid))
-            asked.append(found.asked)
-            say(f"turn {turn}, with users: {beside[-1].core_ms:.2f} ms of a core for an alert")
+        for turn in _TURNS:
+            for asking in turn:
+                if asking:
+                    with users(server.port, alerts, per_s=pace.asks_per_s) as one:
+                        found = _flow(spark, config, topics, server, pace.survey, without=one.pid)
+                    asked.append(one.asked)
+                else:
+                    found = _flow(spark, config, topics, server, pace.survey)
+                (beside if asking else alone).append(found)
+                words = "with users" if asking else "alone"
+                say(f"{words}: {found.core_ms:.2f} ms of a core for an alert")
     finally:
         stop_session(spark)
     return [*cost_rows(alone, beside, pace), *_asked_rows(alone, beside, asked, pace, number)]
