@@ -25,7 +25,7 @@ _DELAY_S = 0.05
 
 _READ_EVERY_S = 0.5
 _FILE_BYTES = 64 << 10
-_WAIT_S = 240.0
+_WAIT_S = 600.0
 _MORE_MB = 3000.0
 """What the stream may need more memory for a burst: its heap, once. [MB]"""
 
@@ -90,7 +90,9 @@ def outage(bed: Bed, seconds: float) -> None:
         f"{time.monotonic() - began:.1f} s after the start, {left} waited then"
     )
     batch = bed.config.stream.max_alerts_per_trigger
-    if took is None or (missed > _BATCHES * batch and left < missed // 2):
+    if took is None:
+        raise ServiceError(f"no batch ended for {_WAIT_S:.0f} s after the outage")
+    if missed > _BATCHES * batch and left < missed // 2:
         raise ServiceError(f"{live} had to wait for the backlog of {backlogged}")
 
 
