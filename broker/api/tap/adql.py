@@ -16,8 +16,11 @@ from broker.api.tap.geometry import GEOMETRY, without_geometry
 from broker.api.tap.pushdown import Limits, limits_of
 from broker.catalog.regions import Region
 
-MOST_CHARACTERS = 32_000
+MOST_CHARACTERS = 16_000
 _MOST_DEEP = 60
+
+MOST_TABLES = 30
+"""That a query may join and read, with repetitions."""
 
 
 class Adql(Dialect):
@@ -115,6 +118,7 @@ def statement_of(query: str, *, tables: Mapping[str, frozenset[str]], most: int)
     try:
         tree = _read(query)
         regions: dict[str, Region] = {}
+        _check_size(tree)
         references = tuple(_named(tree, tables))
         _check(tree)
         _name_columns(tree)
@@ -184,6 +188,21 @@ def _named(tree: exp.Expression, tables: Mapping[str, frozenset[str]]) -> Iterat
 def _geometry(node: exp.Expression) -> frozenset[str]:
     """Return the names that a function may have which is known to ADQL alone."""
     return GEOMETRY if type(node) is exp.Anonymous else frozenset()
+
+
+def _check_size(tree: exp.Expression) -> None:
+    """Refuse a query whose plan would be immense: named queries count as often as they are used."""
+    weights: dict[str, int] = {}
+    for cte in tree.find_all(exp.CTE, bfs=False):  # in the order in which they are written
+        weights[cte.alias.lower()] = 1 + _weight(cte.this, weights)
+    if (most := _weight(tree, weights)) > MOST_TABLES:
+        words = f"the query reads {most} tables, those in WITH as often as they are used"
+        raise ApiError(400, f"{words}; at most {MOST_TABLES} are read")
+
+
+def _weight(tree: exp.Expression, weights: Mapping[str, int]) -> int:
+    tables = (node for node in tree.find_all(exp.Table) if isinstance(node.this, exp.Identifier))
+    return sum(1 if one.db else weights.get(one.name.lower(), 1) for one in tables)
 
 
 def _check(tree: exp.Expression) -> None:

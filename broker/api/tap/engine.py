@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from broker.api.errors import ApiError
 from broker.api.tap.adql import Statement
 from broker.api.tap.geometry import DISTANCE
 from broker.catalog.regions import Region
+from broker.units import ARCSEC_PER_DEG, separation_arcsec
 
 MEMORY_MB = 512
 """Of one query; its rows are not in it."""
@@ -27,13 +29,6 @@ _THREADS = 2
 _LOOK_S = 0.05
 _ROWS_A_READ = 20_000
 
-_HALF_CHORD = """CREATE MACRO adql_half_chord(a, b, c, d) AS sqrt(
-    pow(sin(radians(d - b) / 2), 2)
-    + cos(radians(b)) * cos(radians(d)) * pow(sin(radians(c - a) / 2), 2))"""
-_DISTANCE = f"""CREATE MACRO {DISTANCE}(a, b, c, d) AS degrees(2 * asin(
-    CASE WHEN adql_half_chord(a, b, c, d) > 1.0 THEN 1.0 ELSE adql_half_chord(a, b, c, d) END))"""
-"""Haversines: right for small angles too; null if a number is."""
-
 _SETTINGS = (
     "SET temp_directory = ''",
     "SET enable_external_access = false",
@@ -41,8 +36,6 @@ _SETTINGS = (
     "SET integer_division = true",
     "SET error_on_division_by_zero = false",
     "SET TimeZone = 'UTC'",
-    _HALF_CHORD,
-    _DISTANCE,
 )
 
 
@@ -156,19 +149,28 @@ def _connection(views: Mapping[str, pa.Table], regions: Mapping[str, Region]) ->
         connection.execute(setting)
     for name, table in views.items():
         connection.register(name, table)
+    # No macros: these are unfolded where they are used, and in each other without end.
+    connection.create_function(DISTANCE, _distance, ["DOUBLE"] * 4, "DOUBLE", type="arrow")
     for name, region in regions.items():
-        connection.create_function(
-            name, _function(region), ["DOUBLE", "DOUBLE"], "BOOLEAN", type="arrow"
-        )
+        connection.create_function(name, _function(region), ["DOUBLE"] * 2, "BOOLEAN", type="arrow")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
+def _distance(ra: pa.Array, dec: pa.Array, other_ra: pa.Array, other_dec: pa.Array) -> pa.Array:
+    places = _arrays((ra, dec, other_ra, other_dec))
+    with np.errstate(invalid="ignore"):
+        return pa.array(separation_arcsec(*places) / ARCSEC_PER_DEG)
+
+
+def _arrays(columns: Iterable[pa.Array]) -> list[NDArray[np.float64]]:
+    return [np.asarray(one.to_numpy(zero_copy_only=False), np.float64) for one in columns]
+
+
 def _function(region: Region) -> Callable[[pa.Array, pa.Array], pa.Array]:
     def inside(ra: pa.Array, dec: pa.Array) -> pa.Array:
-        places = (np.asarray(one.to_numpy(zero_copy_only=False), float) for one in (ra, dec))
         with np.errstate(invalid="ignore"):
-            return pa.array(region.contains(*places))
+            return pa.array(region.contains(*_arrays((ra, dec))))
 
     return inside
 

@@ -95,11 +95,15 @@ class Jobs:
             return self._jobs[job_id]
 
     def start(self, job: Job) -> None:
-        """Put a job into the queue; ApiError if it cannot be asked so, or the queue is full."""
-        asked = asked_of(job.parameters)
+        """Put a job into the queue; ApiError if it is not waiting, or the queue is full."""
         with self._lock:
             if job.phase != PENDING:
                 raise ApiError(400, f"the job is {job.phase}; only one that waits can be started")
+            try:
+                asked = asked_of(job.parameters)
+            except ApiError as failed:  # as the standard wants it, the job says so
+                job.phase, job.error, job.ended = ERROR, _sentence(failed), time.time()
+                return
             if sum(one.phase in ACTIVE for one in self._jobs.values()) >= MOST_ACTIVE:
                 raise ApiError(503, "the queue is full; try again later")
             if self._pool is None:

@@ -94,15 +94,15 @@ def _text(text: object) -> Response:
     return Response(str(text), media_type="text/plain")
 
 
-def _to(path: str) -> Response:
-    """Lead to another address of the service; who forges the host's name gains nothing."""
-    return RedirectResponse(f"{PREFIX}{path}", 303)
+def _to(request: Request, path: str) -> Response:
+    """Lead to another address of the service, named in full: TOPCAT reads no other."""
+    return RedirectResponse(f"{_base(request)}{path}", 303)
 
 
 @router.get("")
 def show_start() -> Response:
     """Lead to what the service says of itself."""
-    return _to("/capabilities")
+    return RedirectResponse(f"{PREFIX}/capabilities", 303)
 
 
 @router.get("/availability")
@@ -123,6 +123,12 @@ def read_tables(tap: TapOf) -> Response:
     return _xml(vosi.table_set(tap.tables()))
 
 
+@router.get("/examples")
+def read_examples() -> Response:
+    """Return queries to begin with, as tools show them."""
+    return Response(vosi.examples(), media_type="application/xhtml+xml")
+
+
 @router.api_route("/sync", methods=["GET", "POST"])
 def ask(tap: TapOf, sent: Sent) -> Response:
     """Answer a query at once."""
@@ -137,13 +143,13 @@ def list_jobs() -> Response:
 
 
 @router.post("/async")
-def make_job(jobs: JobsOf, sent: Sent) -> Response:
+def make_job(request: Request, jobs: JobsOf, sent: Sent) -> Response:
     """Make a job; with PHASE=RUN it starts."""
     phase = sent.pop("PHASE", "")
     job = jobs.make(sent)
     if phase:
         _set_phase(jobs, job, phase)
-    return _to(f"/async/{job.job_id}")
+    return _to(request, f"/async/{job.job_id}")
 
 
 @router.get("/async/{job_id}")
@@ -167,22 +173,22 @@ def _wait_s(text: str | None) -> float:
 
 
 @router.post("/async/{job_id}")
-def change_job(jobs: JobsOf, job: JobOf, sent: Sent) -> Response:
+def change_job(request: Request, jobs: JobsOf, job: JobOf, sent: Sent) -> Response:
     """Change or, with ACTION=DELETE, forget a job."""
     if sent.pop("ACTION", "").upper() == "DELETE":
-        return _forget(jobs, job)
-    return _change(jobs, job, sent)
+        return _forget(request, jobs, job)
+    return _change(request, jobs, job, sent)
 
 
 @router.delete("/async/{job_id}")
-def delete_job(jobs: JobsOf, job: JobOf) -> Response:
+def delete_job(request: Request, jobs: JobsOf, job: JobOf) -> Response:
     """Forget a job."""
-    return _forget(jobs, job)
+    return _forget(request, jobs, job)
 
 
-def _forget(jobs: Jobs, job: Job) -> Response:
+def _forget(request: Request, jobs: Jobs, job: Job) -> Response:
     jobs.delete(job)
-    return _to("/async")
+    return _to(request, "/async")
 
 
 @router.get("/async/{job_id}/{part}")
@@ -209,11 +215,11 @@ def read_part(request: Request, job: JobOf, part: str) -> Response:
 
 
 @router.post("/async/{job_id}/{part}")
-def change_part(jobs: JobsOf, job: JobOf, part: str, sent: Sent) -> Response:
+def change_part(request: Request, jobs: JobsOf, job: JobOf, part: str, sent: Sent) -> Response:
     """Change what is said of a job."""
     if part not in _CHANGED:
         raise not_found("part of a job that can be changed", part[:40], _CHANGED)
-    return _change(jobs, job, sent)
+    return _change(request, jobs, job, sent)
 
 
 _CHANGED = ("phase", "executionduration", "destruction", "parameters")
@@ -227,7 +233,7 @@ async def read_result(job: JobOf, name: str) -> Response:
     return FileResponse(job.result, media_type=job.media_type)
 
 
-def _change(jobs: Jobs, job: Job, sent: dict[str, str]) -> Response:
+def _change(request: Request, jobs: Jobs, job: Job, sent: dict[str, str]) -> Response:
     phase = sent.pop("PHASE", "")
     if (text := sent.pop("EXECUTIONDURATION", None)) is not None:
         job.duration_s = _duration(text)
@@ -238,7 +244,7 @@ def _change(jobs: Jobs, job: Job, sent: dict[str, str]) -> Response:
     job.parameters |= sent
     if phase:
         _set_phase(jobs, job, phase)
-    return _to(f"/async/{job.job_id}")
+    return _to(request, f"/async/{job.job_id}")
 
 
 def _set_phase(jobs: Jobs, job: Job, phase: str) -> None:

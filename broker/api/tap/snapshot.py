@@ -1,6 +1,7 @@
 """Rows for a query: the public alerts of the index, as Arrow, no more than it can be about."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,8 @@ _MOST_HISTORIES = 1000
 
 _UNTOLD = (f"topic:{PREFIX}", f"topic:{PRIVATE}")
 """Topics of watchlists are their owners' affair."""
+
+_AT_ONCE = 4
 
 Codes = NDArray[np.int64]
 
@@ -114,12 +117,10 @@ def _objects_in(sources: Sources, limits: Limits, table: TapTable) -> pa.Table |
     distinct = {survey: list(dict.fromkeys(found)) for survey, found in names.items()}
     if sum(map(len, distinct.values())) > _MOST_HISTORIES:
         return None
-    records = [
-        alert
-        for survey, chosen in distinct.items()
-        for name in chosen
-        for alert in sources.find_object(survey, name)
-    ]
+    names_of = [(survey, name) for survey, chosen in distinct.items() for name in chosen]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = pool.map(lambda one: sources.find_object(*one), names_of)
+        records = [alert for alerts in found for alert in alerts]
     return object_rows(entries_of(records), table)
 
 

@@ -140,6 +140,37 @@ _TAP_SCHEMA = (
     )),
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class Key:
+    """A table whose rows name rows of another.
+
+    Parameters
+    ----------
+    table, target : str
+        Names of the tables.
+    columns : tuple of (str, str)
+        The columns that are equal.
+    """
+
+    table: str
+    target: str
+    columns: tuple[tuple[str, str], ...]
+
+
+def _standard_key(table: str, target: str, column: str, other: str = "") -> Key:
+    return Key(f"{_STANDARD}.{table}", f"{_STANDARD}.{target}", ((column, other or column),))
+
+
+KEYS = (
+    Key(ALERTS, OBJECTS, (("survey", "survey"), ("objectId", "objectId"))),
+    _standard_key("tables", "schemas", "schema_name"),
+    _standard_key("columns", "tables", "table_name"),
+    _standard_key("keys", "tables", "from_table", "table_name"),
+    _standard_key("keys", "tables", "target_table", "table_name"),
+    _standard_key("key_columns", "keys", "key_id"),
+)
+
 INDEXED = ("ra", "dec", "midpointMjdTai", "night")
 """Columns whose limits in a query are looked at before rows are read."""
 
@@ -216,14 +247,14 @@ def schema_rows(tables: Mapping[str, TapTable]) -> dict[str, pa.Table]:
             "description": table.description, "table_index": number,
         })  # fmt: skip
         rows["tap_schema.columns"] += [_said(table, at) for at in range(len(table.columns))]
-    key = "objects"
-    rows["tap_schema.keys"] = [
-        {"key_id": key, "from_table": ALERTS, "target_table": OBJECTS, "description": "Its object."}
-    ]
-    rows["tap_schema.key_columns"] = [
-        {"key_id": key, "from_column": name, "target_column": name}
-        for name in ("survey", "objectId")
-    ]
+    for number, key in enumerate(KEYS):
+        rows["tap_schema.keys"].append(
+            {"key_id": str(number), "from_table": key.table, "target_table": key.target}
+        )
+        rows["tap_schema.key_columns"] += [
+            {"key_id": str(number), "from_column": one, "target_column": other}
+            for one, other in key.columns
+        ]
     return {
         table.name: pa.Table.from_pylist(rows[table.name], schema=table.arrow_schema)
         for table in _TAP_SCHEMA

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element, SubElement, register_namespace, tostr
 
 from broker.api.tap.asking import DEFAULT_ROWS, FORMATS, MOST_ROWS
 from broker.api.tap.jobs import COMPLETED, DEFAULT_S, ERROR, KEPT_S, MOST_S, Job
-from broker.api.tap.tables import INDEXED, TapTable
+from broker.api.tap.tables import INDEXED, KEYS, TapTable
 
 _UWS = "http://www.ivoa.net/xml/UWS/v1.0"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -38,12 +38,48 @@ _FEATURES = {
         "CENTROID", "COORD1", "COORD2",
     ),
     "ivo://ivoa.net/std/TAPRegExt#features-adql-string": ("LOWER", "UPPER", "ILIKE"),
-    "ivo://ivoa.net/std/TAPRegExt#features-adql-conditional": ("COALESCE",),
     "ivo://ivoa.net/std/TAPRegExt#features-adql-sets": ("UNION", "EXCEPT", "INTERSECT"),
     "ivo://ivoa.net/std/TAPRegExt#features-adql-common-table": ("WITH",),
     "ivo://ivoa.net/std/TAPRegExt#features-adql-type": ("CAST",),
     "ivo://ivoa.net/std/TAPRegExt#features-adql-offset": ("OFFSET",),
 }  # fmt: skip
+
+
+_DOCUMENTS = {
+    "capabilities": "VOSI#capabilities",
+    "availability": "VOSI#availability",
+    "tables": "VOSI#tables-1.1",
+    "examples": "DALI#examples",
+}
+
+EXAMPLES = {
+    "Objects around a place": (
+        "SELECT TOP 100 objectId, survey, ra, dec, nAlerts, mag, DISTANCE(POINT('ICRS', ra, "
+        "dec), POINT('ICRS', 150.1, 2.2)) AS away FROM broker.objects WHERE CONTAINS(POINT('ICRS', "
+        "ra, dec), CIRCLE('ICRS', 150.1, 2.2, 0.5)) = 1 ORDER BY away"
+    ),
+    "Alerts of a night": (
+        "SELECT TOP 1000 * FROM broker.alerts WHERE night = '20251110' AND snr > 10"
+    ),
+    "Alerts and objects by topic": (
+        "SELECT topics, COUNT(*) AS n, COUNT(DISTINCT objectId) AS objects FROM broker.alerts "
+        "GROUP BY topics ORDER BY n DESC"
+    ),
+}
+"""Queries to begin with, by what they ask for."""
+
+
+def examples() -> bytes:
+    """Return queries to begin with as a page that tools read (IVOA DALI-examples 1.0)."""
+    root = Element("html", {"xmlns": "http://www.w3.org/1999/xhtml"})
+    _child(_child(root, "head"), "title", "Examples")
+    body = _child(root, "body", vocab="http://www.ivoa.net/rdf/examples#")
+    for number, (name, query) in enumerate(EXAMPLES.items()):
+        identity = f"example-{number + 1}"
+        part = _child(body, "div", typeof="example", id=identity, resource=f"#{identity}")
+        _child(part, "h2", name, property="name")
+        _child(part, "pre", query, property="query")
+    return _document(root)
 
 
 def _document(root: Element) -> bytes:
@@ -106,6 +142,14 @@ def _table(table: TapTable) -> Element:
             kind.set("arraysize", column.arraysize)
         if column.name in INDEXED:
             _child(one, "flag", "indexed")
+    for key in KEYS:
+        if key.table == table.name:
+            one = _child(found, "foreignKey")
+            _child(one, "targetTable", key.target)
+            for column_from, column_to in key.columns:
+                pair = _child(one, "fkColumn")
+                _child(pair, "fromColumn", column_from)
+                _child(pair, "targetColumn", column_to)
     return found
 
 
@@ -131,9 +175,8 @@ def capabilities(base: str) -> bytes:
     output = _child(tap, "outputLimit")
     _child(output, "default", DEFAULT_ROWS, unit="row")
     _child(output, "hard", MOST_ROWS, unit="row")
-    for name in ("capabilities", "availability", "tables"):
-        part = "tables-1.1" if name == "tables" else name
-        one = _child(root, "capability", standardID=f"ivo://ivoa.net/std/VOSI#{part}")
+    for name, standard in _DOCUMENTS.items():
+        one = _child(root, "capability", standardID=f"ivo://ivoa.net/std/{standard}")
         _interface(one, f"{base}/{name}", "full", None)
     return _document(root)
 

@@ -17,7 +17,7 @@ from broker.api import make_app
 from broker.api.errors import ApiError
 from broker.api.finding import find
 from broker.api.rows import object_name
-from broker.api.tap import add_tap, asking, engine, jobs, snapshot
+from broker.api.tap import add_tap, asking, engine, jobs, snapshot, vosi
 from broker.api.tap.adql import statement_of
 from broker.api.tap.engine import run
 from broker.api.tap.jobs import Jobs
@@ -25,6 +25,8 @@ from broker.store.search import Wanted
 from broker.units import flux_to_mag, separation_arcsec
 
 PATIENCE_S = 60.0
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +214,7 @@ def test_null_is_null_and_a_long_id_is_itself_in_every_format(tap):
         ("SELECT CONTAINS(POINT(NULL, 3), CIRCLE(0, 0, 4))", None),
         ("SELECT SUM(x) FROM (SELECT 9007199254740993 AS x UNION SELECT 1) AS q", 9007199254740994),
         ("WITH t AS (SELECT 2 AS x) SELECT x || 'it''s' FROM t", "2it's"),
+        ("SELECT " + "DISTANCE(0, " * 15 + "0" + ", 0, 0)" * 15, 0.0),
         ("SELECT COUNT(*) FROM tap_schema.tables AS t WHERE t.schema_name = 'broker'", 2),
     ],
 )
@@ -235,8 +238,8 @@ HOSTILE = (
     "SELECT repeat('x', 1000000000)", "SELECT string_agg(objectId) FROM alerts",
     "SELECT CAST('x' AS BLOB)", "SELECT * FROM alerts TABLESAMPLE 10%", "SELECT ?", "SELECT $1",
     "SELECT COLUMNS('.*') FROM alerts", "SELECT [1, 2]", "SELECT {'a': 1}", "SELECT x -> y",
-    "SELECT " + "(" * 5000 + "1" + ")" * 5000, "SELECT 1" + " + 1" * 7000, "SELECT 'x",
-    "SELECT " + "-" * 3000 + "1", "SELECT " + "NOT " * 4000 + "1 = 1", "\x00", "SELECT /*",
+    "SELECT " + "(" * 5000 + "1" + ")" * 5000, "SELECT 1" + " + 1" * 3900, "SELECT 'x",
+    "SELECT " + "-" * 3000 + "1", "SELECT " + "NOT " * 3000 + "1 = 1", "\x00", "SELECT /*",
     "SELECT POINT(ra, dec) FROM alerts", "SELECT ra FROM alerts QUALIFY 1 = 1",
     "SELECT CONTAINS(POINT('GALACTIC', 1, 2), CIRCLE(1, 2, 3))", "SELECT TOP x ra FROM alerts",
     "SELECT CONTAINS(POINT(1, 2), POLYGON(ra, dec, 1, 2, 3, 4)) FROM alerts",
@@ -244,7 +247,15 @@ HOSTILE = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("query", HOSTILE, ids=lambda query: query[:40])
+NESTED = (
+    "WITH t0 AS (SELECT 1 AS x)"
+    + "".join(f", t{i} AS (SELECT a.x FROM t{i - 1} AS a, t{i - 1} AS b)" for i in range(1, 40))
+    + " SELECT COUNT(*) FROM t39"
+)
+"""A plan of a million million tables."""
+
+
+@pytest.mark.parametrize("query", [*HOSTILE, NESTED], ids=lambda query: query[:40])
 def test_whatever_is_no_query_of_our_tables_is_refused_in_words(tap, query):
     start = time.process_time()
     answer = tap.post("/tap/sync", data={"QUERY": query, "LANG": "ADQL"})
@@ -368,6 +379,8 @@ def test_a_job_that_cannot_be_answered_says_why(tap):
     url = made(tap, QUERY="SELECT nothing FROM alerts", LANG="ADQL", PHASE="RUN")
     wait_for(tap, url, "ERROR")
 
+    unknown = made(tap, QUERY="SELECT 1", LANG="PQL", PHASE="RUN")
+    assert "PQL" in error_of(tap.get(f"{unknown}/error"))
     assert "nothing" in tap.get(url).text
     assert "nothing" in error_of(tap.get(f"{url}/error"))
 
@@ -435,6 +448,13 @@ def test_too_many_who_wait_are_told_to_come_later(tap, monkeypatch):
         answer = asked(tap, "SELECT 1")
     assert answer.status_code == 503
     assert "/tap/async" in error_of(answer)
+
+
+def test_every_example_runs(tap):
+    for query in vosi.EXAMPLES.values():
+        assert asked(tap, query).status_code == 200
+    page = ElementTree.fromstring(tap.get("/tap/examples").content)
+    assert len([one for one in page.iter() if one.get("property") == "query"]) == 3
 
 
 @pytest.mark.parametrize(
