@@ -184,23 +184,24 @@ def _cluster(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return which entries are core, and the cluster of each."""
 
-    def find_core(first: int, end: int) -> Iterator[pa.RecordBatch]:
+    def find_core(first: int, end: int) -> pa.RecordBatch:
         found = core_rows(entries(), first, end, radius=reach, min_points=min_points)
-        yield pa.record_batch({"row": np.arange(first, end)[found]})
+        return pa.record_batch({"row": np.arange(first, end)[found]})
 
     core = np.zeros(n, dtype=bool)
-    core[collect(spark, spans(n), find_core, "row long")["row"]] = True
+    core[collect(spark, spans(n), find_core)["row"]] = True
     shared = spark.sparkContext.broadcast(np.packbits(core))
 
-    def find_parts(first: int, end: int) -> Iterator[pa.RecordBatch]:
+    def find_parts(first: int, end: int) -> pa.RecordBatch:
         every = np.unpackbits(shared.value, count=n).view(bool)
         found = block_clusters(entries(), first, end, every, radius=reach)
-        mine = np.arange(first, end)
-        yield _triples(np.zeros(end - first, np.int64), mine, found.part)
-        yield _triples(np.ones(len(found.links), np.int64), found.links[:, 0], found.links[:, 1])
+        pairs = np.stack([np.arange(first, end), found.part], axis=1)
+        a, b = np.concatenate([pairs, found.links]).T
+        is_link = np.arange(a.size) >= end - first
+        return pa.record_batch({"isLink": is_link, "a": a, "b": b})
 
-    got = collect(spark, spans(n), find_parts, "kind long, a long, b long")
-    is_link = got["kind"] == 1
+    got = collect(spark, spans(n), find_parts)
+    is_link = got["isLink"]
     part = np.empty(n, dtype=np.int64)
     part[got["a"][~is_link]] = got["b"][~is_link]
     links = np.stack([got["a"][is_link], got["b"][is_link]], axis=1)
@@ -233,11 +234,11 @@ def density(spark: SparkSession, path: Path, name: str, *, order: int) -> NDArra
         raise ConfigError(f"order {order} is not possible: 0 to {LARGEST_ORDER}")
     of = source(path, name)
 
-    def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
+    def work(first: int, end: int) -> pa.RecordBatch:
         found, counts = pixel_counts(of.rows().pixels[first:end], order)
-        yield pa.record_batch({"pixel": found, "entries": counts})
+        return pa.record_batch({"pixel": found, "entries": counts})
 
-    got = collect(spark, spans(len(of.rows())), work, "pixel long, entries long")
+    got = collect(spark, spans(len(of.rows())), work)
     total = np.zeros(12 * 4**order, dtype=np.int64)
     np.add.at(total, got["pixel"], got["entries"])
     return total
@@ -303,10 +304,6 @@ def _pair_batch(a: Rows, b: Rows, at: Any, row: Any, separation: Any) -> pa.Reco
         if len(table)
         else _PAIRS.empty_table().to_batches()[0]
     )
-
-
-def _triples(kind: Any, a: Any, b: Any) -> pa.RecordBatch:
-    return pa.record_batch({"kind": kind, "a": a, "b": b})
 
 
 def sql_of(schema: pa.Schema) -> str:

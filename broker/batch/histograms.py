@@ -4,7 +4,7 @@ A task has all entries of some whole pixels, so sums are added in one order and 
 exact, whatever the number of workers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -87,12 +87,11 @@ def histogram(
     _check_numbers(rows, column)
     names = ["pixel", "entries", "known", "total", *(f"q{i}" for i in range(len(quantiles)))]
 
-    def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
+    def work(first: int, end: int) -> pa.RecordBatch:
         found = statistics(of.rows(), column, order, (first, end), quantiles)
-        yield pa.record_batch(found, names=names)
+        return pa.record_batch(found, names=names)
 
-    sql = ", ".join(f"{n} {'long' if i < 3 else 'double'}" for i, n in enumerate(names))
-    got = blocks.collect(spark, whole_pixels(rows, order), work, sql)
+    got = blocks.collect(spark, whole_pixels(rows, order), work)
 
     def spread(values: NDArray[np.float64]) -> Floats:
         every = np.full(12 * 4**order, np.nan)

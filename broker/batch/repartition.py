@@ -137,13 +137,13 @@ def _check(
 def _longest(spark: SparkSession, of: Source, distance: Distance) -> float:
     """Return the largest distance of all entries, in the unit of lengths."""
 
-    def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
+    def work(first: int, end: int) -> pa.RecordBatch:
         value = distance.values(of.rows(), first, end)
         value = value[np.isfinite(value)]
-        yield pa.record_batch({"longest": [float(value.max(initial=-1.0))]})
+        return pa.record_batch({"longest": [float(value.max(initial=-1.0))]})
 
     distance.values(of.rows(), 0, 0)
-    most = collect(spark, spans(len(of.rows())), work, "longest double")["longest"].max()
+    most = collect(spark, spans(len(of.rows())), work)["longest"].max()
     if most < 0.0:
         raise ConfigError(f"no entry of {of.name} has a {distance.column}")
     return float(distance.lengths(most))
@@ -157,14 +157,14 @@ def _counter(spark: SparkSession, of: Source, keys: Keys) -> Counter:
     """Return what counts keys by their first bits, in one pass over the catalogue."""
 
     def count(shift: int, prefixes: KeyArray | None, prefix_shift: int) -> tuple[KeyArray, Any]:
-        def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
+        def work(first: int, end: int) -> pa.RecordBatch:
             _, key = keys.of(of.rows(), first, end)
             if prefixes is not None:
                 key = key[np.isin(_above(key, prefix_shift), prefixes)]
             cells, counts = np.unique(_above(key, shift), return_counts=True)
-            yield pa.record_batch({"cell": cells.astype(np.int64), "entries": counts})
+            return pa.record_batch({"cell": cells.astype(np.int64), "entries": counts})
 
-        got = collect(spark, spans(len(of.rows())), work, "cell long, entries long")
+        got = collect(spark, spans(len(of.rows())), work)
         cells, place = np.unique(got["cell"].astype(np.uint64), return_inverse=True)
         total = np.zeros(cells.size, np.int64)
         np.add.at(total, place, got["entries"])
@@ -181,12 +181,12 @@ def _node_counter(
     def count(
         splits: kd_tree.Splits, axis: int, prefixes: KeyArray | None, shift: int
     ) -> tuple[Any, Any]:
-        def work(first: int, end: int) -> Iterator[pa.RecordBatch]:
+        def work(first: int, end: int) -> pa.RecordBatch:
             _, places = coordinates(distance, of.rows(), first, end)
             cell, counts = kd_tree.digits(places, splits, axis, prefixes, shift)
-            yield pa.record_batch({"cell": cell, "entries": counts})
+            return pa.record_batch({"cell": cell, "entries": counts})
 
-        got = collect(spark, spans(len(of.rows())), work, "cell long, entries long")
+        got = collect(spark, spans(len(of.rows())), work)
         cells, place = np.unique(got["cell"], return_inverse=True)
         total = np.zeros(cells.size, np.int64)
         np.add.at(total, place, got["entries"])
