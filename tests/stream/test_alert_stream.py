@@ -75,7 +75,7 @@ def night(stack, kafka_topics, hbase_tables, tmp_path_factory):
         stack,
         home=tmp_path_factory.mktemp("night"),
         run="t-night",
-        stream=StreamConfig(idle_s=0.0, max_alerts_per_trigger=70),
+        stream=StreamConfig(idle_s=0.0, max_alerts_per_trigger=25),
         archive=ArchiveConfig(str(tmp_path_factory.mktemp("archive"))),
     )
     return Night(config, kafka_topics, hbase_tables)

@@ -245,7 +245,9 @@ def test_a_crash_between_any_two_steps_of_a_batch_changes_nothing(
     # Every visit of a place but perhaps those before the object began.
     assert fluxes.num_rows > stored.num_rows
     assert any(decode_sim(packet)["prvDiaForcedSources"] for packet in published)
-    assert not list(config.run_path("differences").glob("*"))
+    left = config.run_path("differences").glob("*")
+    # What is written over by the next ones is no difference of an image any more.
+    assert [file.name for file in left if not file.name.startswith(".spare-")] == []
     result = audited(config, kafka_topics, hbase_tables)
     assert result.problems == ()
     assert result.rows[0].stored == result.rows[0].consumed == 4
