@@ -1,10 +1,13 @@
 """An application with pages over a broker in memory."""
 
+import contextlib
+
 import pytest
 import serving
 from fastapi.testclient import TestClient
 
 from broker.api import make_app
+from broker.api.tap import add_tap
 from broker.portal import add_portal
 
 
@@ -17,7 +20,8 @@ def broker(tmp_path_factory):
 def app(broker):
     made = make_app(broker.sources, requests_per_s=1e6, burst=1_000_000)
     add_portal(made)
-    return made
+    with contextlib.closing(add_tap(made)):  # its page of examples is linked to
+        yield made
 
 
 @pytest.fixture
