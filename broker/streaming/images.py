@@ -9,7 +9,7 @@ then Spark commits.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import pyarrow as pa
@@ -68,7 +68,8 @@ _PIXELS_SQL = (
     "topic string, partition int, offset bigint, timestampMs bigint, outcome string, "
     "sources binary, cutouts binary, value binary"
 )
-_LIGHT = ("topic", "partition", "offset", "timestampMs", "outcome", "sources")
+LIGHT = ("topic", "partition", "offset", "timestampMs", "outcome", "sources")
+"""Columns of the pixel pass that the driver looks at."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,16 +95,26 @@ def start(spark: SparkSession, config: Config) -> StreamingQuery:
     """
     become_writer(config)
     prepare(config)
+    images = read_images(spark, config, input_topics(config))
+    return start_query(images, _each_batch(config), name=NAME, config=config)
+
+
+def read_images(spark: SparkSession, config: Config, names: Sequence[str]) -> DataFrame:
+    """Return a stream of the messages of topics with images."""
     session = spark.newSession()  # with settings of its own: a message is megabytes
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1")
-    images = read_topics(
+    return read_topics(
         session,
         config,
-        input_topics(config),
+        names,
         max_per_trigger=config.stream.max_images_per_trigger,
         fetch_mb=_FETCH_MB,
     ).select("topic", "partition", "offset", "timestamp", "value")
-    return start_query(images, _each_batch(config), name=NAME, config=config)
+
+
+def pixel_pass(images: DataFrame, config: Config) -> DataFrame:
+    """Return what the workers make of images, one row an image: `LIGHT`, and what is heavy."""
+    return images.mapInArrow(_pixel_pass(config), _PIXELS_SQL)
 
 
 def prepare(config: Config) -> None:
@@ -139,10 +150,9 @@ def _each_batch(config: Config) -> Callable[[DataFrame, int], None]:
 
     def each_batch(images: DataFrame, batch_id: int) -> None:
         began = time.perf_counter()
-        pixels = images.mapInArrow(_pixel_pass(config), _PIXELS_SQL)
-        pixels = pixels.persist(StorageLevel.MEMORY_AND_DISK)
+        pixels = pixel_pass(images, config).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            outcomes = drop_repeats(_outcome(row) for row in pixels.select(*_LIGHT).collect())
+            outcomes = drop_repeats(_outcome(row) for row in pixels.select(*LIGHT).collect())
             seen = time.perf_counter()
             associated = associate_images(outcomes, store=associations, forced=forced)
             joined = time.perf_counter()
