@@ -121,11 +121,13 @@ def _count(words: Any, rest: Any, counts: Any) -> None:
 
 
 @compiled
-def _put_lengths(out: Any, at: int, held: int, n: int, lengths: Any, literals: int) -> Any:
-    """Write a block's table of code lengths (RFC 1951, 3.2.7)."""
+def _said_lengths(lengths: Any, literals: int, counts: Any) -> Any:
+    """Return how a block's table of code lengths is said, shape (total, 2): symbol, extra.
+
+    Also its head, and how many are used (RFC 1951, 3.2.7). Symbols are counted.
+    """
     total = lengths.size
-    symbols, extra = np.empty(total, np.int64), np.empty(total, np.int64)
-    counts, own = np.zeros(19, np.int64), np.zeros(19, np.int64)
+    said = np.empty((total, 2), np.int64)
     used, i = 0, 0
     while i < total:
         run = 1
@@ -140,25 +142,29 @@ def _put_lengths(out: Any, at: int, held: int, n: int, lengths: Any, literals: i
             symbol, value = 16, run - 3
         else:
             run = 1
-        symbols[used], extra[used] = symbol, value
+        said[used, 0], said[used, 1] = symbol, value
         counts[symbol] += 1
         used += 1
         i += run
-    code_lengths(counts, 19, _LONGEST_LENGTH_CODE, own)
-    codes = np.zeros(19, np.int64)
-    make_codes(own, 19, codes)
+    return said[:used], (literals - 257) | ((total - literals - 1) << 5)
+
+
+@compiled
+def _put_lengths(out: Any, at: int, held: int, n: int, table: Any) -> Any:
+    """Write a block's table of code lengths."""
+    said, head, own, codes = table
     last = 18
     while own[_ORDER[last]] == 0:
         last -= 1
-    head = (literals - 257) | ((total - literals - 1) << 5) | ((last - 3) << 10)
-    at, held, n = _put(out, at, held, n, head, 14)
+    at, held, n = _put(out, at, held, n, head | ((last - 3) << 10), 14)
     for i in range(last + 1):
         at, held, n = _put(out, at, held, n, own[_ORDER[i]], 3)
-    for i in range(used):
-        at, held, n = _put_code(out, at, held, n, codes[symbols[i]])
-        if symbols[i] >= 16:
-            more = 2 if symbols[i] == 16 else (3 if symbols[i] == 17 else 7)
-            at, held, n = _put(out, at, held, n, extra[i], more)
+    for i in range(said.shape[0]):
+        symbol = said[i, 0]
+        at, held, n = _put_code(out, at, held, n, codes[symbol])
+        if symbol >= 16:
+            more = 2 if symbol == 16 else (3 if symbol == 17 else 7)
+            at, held, n = _put(out, at, held, n, said[i, 1], more)
     return at, held, n
 
 
@@ -194,8 +200,11 @@ def _put_words(out: Any, at: int, held: int, n: int, words: Any, codes: Any) -> 
 
 
 @compiled
-def _put_values(out: Any, at: int, held: int, n: int, words: Any, rest: Any) -> Any:
-    """Write words and the bytes after them as a block with codes of its own."""
+def _codes_of(words: Any, rest: Any) -> Any:
+    """Return the codes of words and the bytes after them, and the table that says them.
+
+    It is compiled by itself, which together with the writing would take twice as long.
+    """
     counts, codes = np.zeros(286, np.int64), np.zeros(286, np.int64)
     _count(words, rest, counts)
     literals = 286
@@ -205,8 +214,20 @@ def _put_values(out: Any, at: int, held: int, n: int, words: Any, rest: Any) -> 
     code_lengths(counts, literals, LONGEST_CODE, lengths)
     lengths[literals + _WORD_DISTANCE] = 1
     make_codes(lengths, literals, codes)
+    counts, own, its_codes = np.zeros(19, np.int64), np.zeros(19, np.int64), np.zeros(19, np.int64)
+    said, head = _said_lengths(lengths, literals, counts)
+    code_lengths(counts, own.size, _LONGEST_LENGTH_CODE, own)
+    make_codes(own, own.size, its_codes)
+    return codes, (said, head, own, its_codes)
+
+
+@compiled
+def _put_values(
+    out: Any, at: int, held: int, n: int, words: Any, rest: Any, codes: Any, table: Any
+) -> Any:
+    """Write words and the bytes after them as a block with codes of its own."""
     at, held, n = _put(out, at, held, n, 4, 3)
-    at, held, n = _put_lengths(out, at, held, n, lengths, literals)
+    at, held, n = _put_lengths(out, at, held, n, table)
     at, held, n = _put_words(out, at, held, n, words, codes)
     for i in range(rest.size):
         at, held, n = _put_code(out, at, held, n, codes[rest[i]])
@@ -233,13 +254,11 @@ def _put_text(out: Any, at: int, held: int, n: int, text: Any, is_last: int) -> 
 
 
 @compiled
-def _pack(text: Any, pixels: Any, padding: Any, out: Any) -> Any:
+def _pack(text: Any, words: Any, rest: Any, codes: Any, table: Any, padding: Any, out: Any) -> Any:
     """Write the blocks of text, pixels' bytes and padding; return the number of bytes."""
-    whole = pixels.size // _WORD * _WORD
     nothing = np.uint64(0)  # signed and unsigned numbers together would become floats
     at, held, n = _put_text(out, nothing, nothing, nothing, text, 0)
-    words, rest = pixels[:whole].view(np.int64), pixels[whole:]
-    at, held, n = _put_values(out, at, held, n, words, rest)
+    at, held, n = _put_values(out, at, held, n, words, rest, codes, table)
     at, held, n = _put_text(out, at, held, n, padding, 1)
     out[at] = held
     return 4 * np.int64(at) + (np.int64(n) + 7) // 8
@@ -279,7 +298,10 @@ def finish(beginning: Beginning, text: bytes, pixels: NDArray[Any], padding: byt
     room = 2 * (pixels.nbytes + len(text) + len(padding)) + 1024
     out = np.empty(room // 4, np.uint32)
     own = pixels.reshape(-1).view(np.uint8)
-    n_bytes = _pack(text, own, padding, out)
+    whole = own.size // _WORD * _WORD
+    words, rest = own[:whole].view(np.int64), own[whole:]
+    codes, table = _codes_of(words, rest)
+    n_bytes = _pack(text, words, rest, codes, table, padding, out)
     crc = isal_zlib.crc32(padding, isal_zlib.crc32(own, isal_zlib.crc32(text, beginning.crc)))
     size = beginning.size + len(text) + own.size + len(padding)
     tail = struct.pack("<II", crc, size & 0xFFFFFFFF)
