@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from broker.batch.catalogs import clusters
 from broker.batch.measure import spent_s
-from broker.catalog.benchmark.rows import Row, at_least, at_most
+from broker.bench_rows import Row, at_least, at_most
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import even_sky
 from broker.catalog.coverage import all_sky
@@ -53,7 +53,7 @@ class _Run:
             their_us = 1e6 * self.their_spent / self.n
             said += f"{their_us:.1f} us, {self.theirs:.1f} s by the clock"
         what = f"clusters of {self.n:.0e} entries, us of processor an entry"
-        return Row(what, 1e6 * self.spent / self.n, reference=said)
+        return Row(what, 1e6 * self.spent / self.n, anchor=said)
 
 
 def rows(sizes: Sizes, config: Config) -> list[Row]:
@@ -76,7 +76,7 @@ def rows(sizes: Sizes, config: Config) -> list[Row]:
     last, beside = runs[-1], max((r for r in runs if r.theirs), key=lambda run: run.n)
     assert beside.theirs is not None  # noqa: S101 - chosen for it
     return [
-        Row("Spark's own for two passes, s of the clock", least, reference="1000 entries"),
+        Row("Spark's own for two passes, s of the clock", least, anchor="1000 entries"),
         *(run.row for run in runs),
         at_most(
             f"clusters of {n:.0e} entries on 2 cores, s of the clock",
@@ -179,7 +179,7 @@ def _in_space(session: Any, n: int) -> list[Row]:
         Row(
             f"clusters of {n:.0e} entries in space on 2 cores, s of the clock",
             seconds,
-            reference=f"scikit-learn DBSCAN: {their_s:.1f} s",
+            anchor=f"scikit-learn DBSCAN: {their_s:.1f} s",
         ),
         at_least("in space: core entries and their clusters as scikit-learn's, share", same, 1.0),
     ]

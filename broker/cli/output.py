@@ -77,14 +77,15 @@ def emit_findings(found: Sequence[Finding], *, as_json: bool, beside: str = "anc
     Parameters
     ----------
     found : sequence of Finding
-        With attributes `what`, `measured`, `required`, `is_met` and that of `beside`.
+        With attributes `what`, `measured`, `required`, `anchor` and `is_met`.
     as_json : bool
     beside : str
-        The attribute that says what else to see a number beside.
+        The name of the column that says what else to see a number beside.
     """
-    names = ("what", "measured", "required", beside)
-    rows = [{n: getattr(one, n) for n in names} | {"isMet": one.is_met} for one in found]
-    emit_rows(rows, (*names, "isMet"), as_json=as_json)
+    names = ("what", "measured", "required", "anchor", "is_met")
+    columns = ("what", "measured", "required", beside, "isMet")
+    rows = [dict(zip(columns, (getattr(one, n) for n in names), strict=True)) for one in found]
+    emit_rows(rows, columns, as_json=as_json)
     if not all(one.is_met for one in found if one.is_met is not None):
         sys.exit(BAD_DATA)
 

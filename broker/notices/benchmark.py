@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from broker.catalog.benchmark.rows import Row, at_least
+from broker.bench_rows import Row, at_least
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import BATCH, even_sky
 from broker.catalog.healpix import FINEST_ORDER, centres
@@ -50,7 +50,7 @@ def rows(sizes: Sizes) -> list[Row]:
         Row(
             f"join with {len(notices)} notices in force, in batches of {BATCH}, us/alert",
             1e6 * float(np.median(times)) / n,
-            reference="astropy and cdshealpix, all alerts in one call a notice: "
+            anchor="astropy and cdshealpix, all alerts in one call a notice: "
             f"{1e6 * theirs / n:.1f}; without notices {1e6 * without / n:.2f}",
         ),
         at_least("same credible level as of astropy, share", float(same), 0.9995),

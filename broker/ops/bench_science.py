@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from broker.alerts.adapters import find_adapters
 from broker.alerts.columns import ORIGIN
+from broker.bench_rows import Row
 from broker.catalog.registry import definitions
 from broker.errors import ConfigError
-from broker.ops.bench_rows import Row
 from broker.science import Contributions, Runner, find_contributions
 from broker.science.execute import Models, tasks_of
 from broker.science.inputs import Inputs

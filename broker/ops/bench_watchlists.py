@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from broker.ops.bench_rows import Row
+from broker.bench_rows import Row
 from broker.ops.bench_science import simulated_batches
 from broker.science import find_contributions
 from broker.watchlists import Entries, WatchBoard, WatchBook, Watchlist

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from broker.catalog.benchmark.rows import Row, at_least
+from broker.bench_rows import Row, at_least
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import BATCH, even_sky, match_rate
 from broker.catalog.install import install_catalog
@@ -60,7 +60,7 @@ def _orbit_rows(path: Path, sizes: Sizes) -> list[Row]:
     match = pa.concat_tables(got).column("beltMatch").to_numpy()
     what = f"{sizes.orbits:.0e} bodies"
     return [
-        Row(f"{what}: to prepare a night, s of processor", night_s, reference="once a worker"),
+        Row(f"{what}: to prepare a night, s of processor", night_s, anchor="once a worker"),
         Row(f"{what}: match in batches of {BATCH}, alerts/s/core", per_s),
         at_least(f"{what}: found of those that are one, share", float(match[::2].mean()), 1.0),
     ]
@@ -106,7 +106,7 @@ def _map_rows(path: Path, sizes: Sizes) -> list[Row]:
         Row(
             f"map of {values.size:.1e} pixels, in batches of {BATCH}, alerts/s/core",
             per_s,
-            reference=f"astropy-healpix, the pixel alone, all in one call: {their_per_s:.0f}",
+            anchor=f"astropy-healpix, the pixel alone, all in one call: {their_per_s:.0f}",
         ),
         at_least("same value as by astropy-healpix, share", same, 0.99999),
     ]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row
 from broker.catalog.benchmark.layout import write_layout
-from broker.catalog.benchmark.rows import Row
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import (
     BATCH,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least
 from broker.catalog.benchmark.paper import rows_on_paper
-from broker.catalog.benchmark.rows import Row, at_least
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import RADIUS_ARCSEC, even_sky, star_table
 from broker.catalog.coverage import all_sky
@@ -52,8 +52,8 @@ def rows(sizes: Sizes) -> list[Row]:
             f"LSDB on the same rows as HATS: {their_seconds:.1f} s of processor, "
             f"{their_wall:.1f} s of the clock",
         ),
-        Row(f"join of {n} x {n}, s of processor", seconds, reference=f"clock: {wall:.1f} s"),
-        Row("pairs", float(ours[0].size), reference=f"LSDB: {len(theirs)}"),
+        Row(f"join of {n} x {n}, s of processor", seconds, anchor=f"clock: {wall:.1f} s"),
+        Row("pairs", float(ours[0].size), anchor=f"LSDB: {len(theirs)}"),
         at_least("same pairs as LSDB, share", same, 1.0),
         *rows_on_paper(1e6 * seconds / sizes.rows),
     ]

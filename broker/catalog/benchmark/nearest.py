@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.catalog.benchmark.layout import write_layout
-from broker.catalog.benchmark.rows import Row, at_least, at_most
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import NAME, RADIUS_ARCSEC
 from broker.catalog.neighbours import nearest_to

@@ -1,6 +1,6 @@
 """What a cluster would need for a join of 1e9 x 1e9, reckoned from what was measured."""
 
-from broker.catalog.benchmark.rows import Row
+from broker.bench_rows import Row
 
 _ROWS, _CORES, _DISK_BYTES_PER_S = 1e9, 16, 0.5e9
 _READ_BYTES, _PAIR_BYTES, _PAIRS_A_ROW = 40 + 16, 30, 0.5
@@ -30,6 +30,6 @@ def rows_on_paper(us_a_row: float) -> list[Row]:
         f"and {written_gb:.0f} GB written at {_DISK_BYTES_PER_S / 1e9:g} GB/s a node; no shuffle"
     )
     return [
-        Row(f"on paper: 1e9 x 1e9 on {nodes} nodes, s", seconds_on(nodes, us_a_row), reference=how)
+        Row(f"on paper: 1e9 x 1e9 on {nodes} nodes, s", seconds_on(nodes, us_a_row), anchor=how)
         for nodes in (1, 8, 64)
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from broker.catalog.benchmark.rows import Row, at_least
+from broker.bench_rows import Row, at_least
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import even_sky
 from broker.catalog.distance import vectors
@@ -42,16 +42,16 @@ def rows(sizes: Sizes) -> list[Row]:
     is_all = np.mean(np.bincount(pairs[0], minlength=len(xyz)) == number)
     what = f"in space, {n:.0e} entries"
     return [
-        Row(f"octree {what}, us/entry", 1e6 * made_s / n, reference=f"cKDTree: {tree_s:.2f} s"),
+        Row(f"octree {what}, us/entry", 1e6 * made_s / n, anchor=f"cKDTree: {tree_s:.2f} s"),
         Row(
             f"{_K} nearest {what}, us/place",
             1e6 * near_s / len(xyz),
-            reference=f"cKDTree: {1e6 * tree_near_s / len(xyz):.1f}",
+            anchor=f"cKDTree: {1e6 * tree_near_s / len(xyz):.1f}",
         ),
         Row(
             f"all within a radius {what}, us/place",
             1e6 * pairs_s / len(xyz),
-            reference=f"cKDTree: {1e6 * tree_pairs_s / len(xyz):.1f}",
+            anchor=f"cKDTree: {1e6 * tree_pairs_s / len(xyz):.1f}",
         ),
         at_least("nearest in space at the distances of cKDTree, share", float(same), 1.0),
         at_least("places with as many pairs as of cKDTree, share", float(is_all), 1.0),

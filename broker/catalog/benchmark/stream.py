@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from broker.catalog.benchmark.rows import Row, at_least, at_most
+from broker.bench_rows import Row, at_least, at_most
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import (
     BATCH,

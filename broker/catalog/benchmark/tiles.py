@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least
 from broker.catalog.benchmark.layout import (
     TILE_ORDER,
     Layout,
     drop_from_memory,
     write_layout,
 )
-from broker.catalog.benchmark.rows import Row, at_least
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.benchmark.stars import (
     BATCH,
@@ -48,7 +48,7 @@ def rows(sizes: Sizes) -> list[Row]:
             Row(
                 f"layout of {n:.0e} rows, share of tiles with values",
                 share,
-                reference=f"index of every row; {layout.disk_gb:.1f} GB in {made_s:.0f} s",
+                anchor=f"index of every row; {layout.disk_gb:.1f} GB in {made_s:.0f} s",
             ),
             *_measured(path, layout, sizes),
         ]

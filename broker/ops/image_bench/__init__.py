@@ -9,8 +9,8 @@ import importlib
 import time
 from collections.abc import Callable, Collection
 
+from broker.bench_rows import Row
 from broker.errors import ConfigError
-from broker.ops.bench_rows import Row
 from broker.ops.image_bench.step import run_step
 
 # Modules of this package with a function `rows(side, repeats) -> list[Row]`.

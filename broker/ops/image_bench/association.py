@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pyarrow as pa
 
+from broker.bench_rows import Row, at_least
 from broker.detection.associate import associate
 from broker.imaging.kernels import F64
-from broker.ops.bench_rows import Row, at_least
 from broker.units import ARCSEC_PER_DEG
 
 _THINGS = 2000

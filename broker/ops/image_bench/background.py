@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.imaging.background import fit_background
 from broker.imaging.kernels import F32
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import GAIN, MPIX, SIGMA, SKY, field, seconds
 
 _DENSITIES = ((240.0, 0.03), (2400.0, 0.04))

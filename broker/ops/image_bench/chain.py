@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.detection.detect import detect
 from broker.detection.dia import DiaSettings, detect_on_difference
 from broker.detection.differencing.difference import subtract_template
@@ -22,7 +23,6 @@ from broker.imaging.memory import WORKER
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.templates import Template
 from broker.imaging.warp import image_coefficients
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import GAIN, MPIX, READ, SIGMA, SKY, make_wcs
 from broker.simulation.kernels import add_gaussians, normal_table, read_out
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.imaging.cosmic_rays import find_cosmic_rays
 from broker.imaging.kernels import F32, Bools, grow
 from broker.imaging.snaps import split_snaps
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import GAIN, MPIX, READ, SIGMA, SKY, seconds
 from broker.simulation.detector import cosmic_rays
 from broker.simulation.kernels import add_gaussians

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.imaging.cutout import cut, decode_cutout, encode_cutout
 from broker.imaging.kernels import F32
 from broker.imaging.psf import GaussianPsf
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import GAIN, READ, SIGMA, SKY, field, make_wcs, seconds
 from broker.simulation.kernels import add_gaussians
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least
 from broker.detection.direct import detect_sources
 from broker.imaging.kernels import F64
-from broker.ops.bench_rows import Row, at_least
 from broker.ops.image_bench.rows import MPIX, SKY
 from broker.ops.image_bench.scenes import (
     UNIT,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from broker.bench_rows import Row, at_least
 from broker.detection.bench import bench_detection
-from broker.ops.bench_rows import Row, at_least
 
 
 def rows(side: int, repeats: int) -> list[Row]:

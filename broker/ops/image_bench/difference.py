@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.detection.detect import detect
 from broker.detection.dia import DiaSettings, detect_on_difference, difference_and_detect
 from broker.detection.differencing.decorrelate import decorrelate
@@ -13,7 +14,6 @@ from broker.detection.differencing.difference import Difference, subtract_templa
 from broker.detection.flags import SourceFlag
 from broker.imaging.kernels import F64
 from broker.imaging.mask import MaskPlane
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.difference_scenes import (
     GAIN,
     Look,

@@ -28,6 +28,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.config import Config, load_config
 from broker.detection.detect import detect
 from broker.detection.differencing.difference import without_sky
@@ -39,7 +40,6 @@ from broker.imaging.mask import UNUSABLE
 from broker.imaging.message import decode_raw, encode_image
 from broker.imaging.psf import GaussianPsf
 from broker.imaging.templates import TemplateStore
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.chain import BIAS, make_night, night_calibration, run_chain
 from broker.ops.image_bench.rows import MPIX, SIGMA, make_wcs, seconds
 from broker.ops.own_servers import servers

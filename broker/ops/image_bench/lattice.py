@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.detection.detect import detect
 from broker.detection.forced import forced_flux
 from broker.detection.measure import Fits, Noise, fit_sources
 from broker.imaging.kernels import F32, F64
 from broker.imaging.psf import GaussianPsf
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import MPIX, SIGMA, SKY, seconds
 from broker.simulation.kernels import add_gaussians
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.detection.forced import forced_flux
 from broker.detection.galaxies.photometry import petrosian_photometry
 from broker.detection.measure import Noise, fit_sources
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import GAIN, READ, SIGMA, SKY, field, seconds
 
 

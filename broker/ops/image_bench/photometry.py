@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.detection.direct import DirectResult, detect_sources, prepare
 from broker.detection.galaxies.apertures import measure_places
 from broker.detection.measure import Noise, fit_sources
@@ -13,7 +14,6 @@ from broker.detection.psf.stars import StarPsf, measure_psf
 from broker.errors import AlertError
 from broker.imaging.kernels import F64, Bools
 from broker.imaging.wcs import Matrix, Wcs
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import SKY
 from broker.ops.image_bench.scenes import (
     UNIT,

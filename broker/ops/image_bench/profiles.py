@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_most
 from broker.detection.direct import detect_sources
 from broker.detection.galaxies.apertures import measure_places
 from broker.detection.galaxies.photometry import Shapes, ellipse_photometry
 from broker.imaging.kernels import F64
 from broker.imaging.psf import FWHM_PER_SIGMA
-from broker.ops.bench_rows import Row, at_most
 from broker.ops.image_bench.photometry import psf_of_stars
 from broker.ops.image_bench.rows import SKY
 from broker.ops.image_bench.scenes import Scene, lattice, matched, profiles

@@ -4,10 +4,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.errors import AlertError
 from broker.imaging.fits import Defaults
 from broker.imaging.raw_fits import write_snaps
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_files import Choices
 from broker.ops.image_provenance import Task, checksum, make, recreate
 from broker.simulation.exposure import draw_exposure

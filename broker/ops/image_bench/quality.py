@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.detection.differencing.difference import subtract_template
 from broker.detection.quality.image_flags import ImageFlag
 from broker.detection.quality.scorecard import Card, assess, of_difference
 from broker.imaging.message import to_image
 from broker.imaging.templates import Template
 from broker.imaging.warp import image_coefficients
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.difference_scenes import changed_pair
 from broker.ops.image_bench.rows import seconds
 from broker.simulation.exposure import draw_exposure

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.detection.reliability.model import default_model
 from broker.detection.reliability.report import calibration_error
 from broker.detection.reliability.score import FEATURES
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import MPIX, seconds
 from broker.ops.reliability_nights import Role, classes_of, draw_sources
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.imaging.isr import Amplifier, Box, Layout, Masters, remove_signature, whole
 from broker.imaging.kernels import F32
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import GAIN, MPIX, READ, seconds
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from broker.ops.bench_rows import Row, at_least, at_most
+from broker.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import GAIN, MPIX, READ, SIGMA, SKY, seconds
 from broker.simulation.kernels import add_gaussians, add_plane, normal_table, read_out
 

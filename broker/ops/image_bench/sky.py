@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.catalog.healpix import pixel_side_arcsec, pixels_of
 from broker.imaging.kernels import F64
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.simulation.cadence import field_wcs
 from broker.simulation.exposure import draw_exposure
 from broker.simulation.kernels import MAX_REACH_PX

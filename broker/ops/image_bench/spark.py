@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.config import load_config
 from broker.imaging.fits import write_raw
 from broker.imaging.image import RawExposure
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import SIGMA, field, make_image, make_wcs
 
 _IMAGES, _FILES = 4, 400

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.imaging.calibration import combine
 from broker.imaging.coadd import coadd
 from broker.imaging.psf import GaussianPsf
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import GAIN, MPIX, READ, SIGMA, SKY, make_image, make_wcs, seconds
 
 _FRAMES, _VISITS = 20, 16

@@ -13,9 +13,9 @@ import resource
 import subprocess
 import sys
 
+from broker.bench_rows import Row
 from broker.errors import BrokerError, ConfigError
 from broker.imaging.memory import WORKER
-from broker.ops.bench_rows import Row
 
 _CODE = "from broker.ops.image_bench.step import main; main()"
 

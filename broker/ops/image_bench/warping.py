@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from broker.bench_rows import Row, at_least, at_most
 from broker.detection.measure import Noise, fit_sources
 from broker.imaging.kernels import F32, F64
 from broker.imaging.warp import coordinate_grid, warp
 from broker.imaging.wcs import Wcs
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.image_bench.rows import MPIX, SIGMA, make_image, make_wcs, seconds
 from broker.simulation.kernels import add_gaussians
 

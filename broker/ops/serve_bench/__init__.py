@@ -2,8 +2,8 @@
 
 import importlib
 
+from broker.bench_rows import Row
 from broker.config import Config
-from broker.ops.bench_rows import Row
 from broker.ops.serve_bench.asks import ask_alone
 from broker.ops.serve_bench.crowd import ask_at_once
 from broker.ops.serve_bench.fill import Say, add_packets, fill

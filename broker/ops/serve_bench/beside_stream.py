@@ -9,8 +9,8 @@ from dataclasses import replace
 import psutil
 
 from broker.alerts.adapters import find_adapters
+from broker.bench_rows import Row, at_least, at_most
 from broker.config import Config
-from broker.ops.bench_rows import Row, at_least, at_most
 from broker.ops.bench_stream import (
     SparkSession,
     StreamingQuery,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from broker.bench_rows import Row, at_most
 from broker.errors import ServiceError
-from broker.ops.bench_rows import Row, at_most
 from broker.ops.serve_bench.asks import PlainReader, question
 from broker.ops.serve_bench.fill import PER_OBJECT
 from broker.ops.serve_bench.server import Client, p95_ms

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from broker.ops.bench_rows import Row, at_least, at_most
+from broker.bench_rows import Row, at_least, at_most
 
 TRIGGER_S = 2.0
 """Between two batches. [s]"""

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from broker.bench_rows import at_least, at_most
 from broker.catalog import Catalogs
 from broker.catalog.benchmark.layout import TILE_ORDER, write_layout
 from broker.catalog.benchmark.paper import rows_on_paper, seconds_on
-from broker.catalog.benchmark.rows import at_least, at_most
 from broker.catalog.benchmark.sizes import Sizes
 from broker.catalog.healpix import pixels_of
 from broker.cli.bench_catalog import STEPS

@@ -2,9 +2,9 @@
 
 import pytest
 
+from broker.bench_rows import Row
 from broker.errors import ConfigError
 from broker.ops import image_bench
-from broker.ops.bench_rows import Row
 from broker.ops.image_bench.chain import _scaling
 from broker.ops.image_bench.lattice import _against_poisson
 from broker.ops.image_bench.step import run_step

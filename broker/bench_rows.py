@@ -26,11 +26,11 @@ class Row:
     is_met: bool | None = None
 
 
-def at_least(what: str, measured: float, least: float, anchor: str) -> Row:
+def at_least(what: str, measured: float, least: float, anchor: str = "") -> Row:
     """Return the row of a number that must not be below a threshold."""
     return Row(what, measured, f">= {least:g}", anchor, bool(measured >= least))
 
 
-def at_most(what: str, measured: float, most: float, anchor: str) -> Row:
+def at_most(what: str, measured: float, most: float, anchor: str = "") -> Row:
     """Return the row of a number that must not be above a threshold."""
     return Row(what, measured, f"<= {most:g}", anchor, bool(measured <= most))
