@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
@@ -219,6 +220,9 @@ def run_queries(
                 one.start()
             idle_s = config.stream.idle_s if until_idle else None
             _watch(running, topics, idle_s=idle_s, input_is_complete=input_is_complete)
+        except (Py4JError, OSError):
+            if not _stopping.is_set():  # else Spark's process got the signal too, and was quicker
+                raise
         finally:
             _stopping.set()
             for one in running:
@@ -322,9 +326,16 @@ class _Supervised:
         if query is None:
             return
         limit = time.monotonic() + _STOP_TIMEOUT_S
-        while self.is_busy and time.monotonic() < limit:
-            time.sleep(0.02)
-        query.stop()
+        try:
+            while self.is_busy and time.monotonic() < limit:
+                time.sleep(0.02)
+            query.stop()
+        except (Py4JError, OSError):
+            _LOG.warning(
+                "query %s: Spark's process has ended; a batch in work is done again at the next "
+                "start",
+                self.name,
+            )
 
     @property
     def is_busy(self) -> bool:

@@ -98,9 +98,11 @@ def test_a_new_schema_is_a_dead_letter_until_its_file_is_dropped_in(
         wait_for(
             lambda: sum(r.end - r.first for r in ledger.consumed("alerts")) == 2 * N, process, log
         )
+        os.killpg(process.pid, signal.SIGTERM)  # Spark's process gets it as well
+        assert process.wait(120) == 0, log.read_text()[-3000:]
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(120)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
     ids = {str(record["diaSource"]["diaSourceId"]) for record in records}
     assert {dia_source_id for _, dia_source_id, _ in origins()} == ids

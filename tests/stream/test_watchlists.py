@@ -95,8 +95,8 @@ class Stream:
             time.sleep(0.5)
 
     def end(self):
-        """End it politely."""
-        os.killpg(self.process.pid, signal.SIGTERM)
+        """End it politely, as a service manager does."""
+        self.process.terminate()
         return self.process.wait(120)
 
 
