@@ -137,6 +137,8 @@ class ServeConfig:
     """Requests that one client may send at once."""
     guest_transfers: bool = True
     """Everyone may start bulk transfers; else only who has a token with the scope `transfer`."""
+    nice: int = 10
+    """How far the server steps back for a stream on the same processors: 0 to 19, see nice(1)."""
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,9 @@ def _check_values(config: Config) -> None:
             f"stream.idle_s is {config.stream.idle_s}; it cannot be negative",
             setting="stream.idle_s",
         )
+    if not 0 <= config.serve.nice <= 19:
+        words = f"serve.nice is {config.serve.nice}; it is from 0 to 19"
+        raise ConfigError(words, setting="serve.nice")
     hosts = {"kafka": config.kafka.host, "hbase": config.hbase.host, "serve": config.serve.host}
     for name, host in hosts.items():
         if not host:

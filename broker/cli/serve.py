@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import os
 import socket
 from collections.abc import Sequence
 
@@ -35,6 +36,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     config = load(ctx)
     host, port = host or config.serve.host, port or config.serve.port
     listening = _listen(host, port)
+    os.nice(config.serve.nice)
     import uvicorn
 
     from broker.api import Sources, make_app

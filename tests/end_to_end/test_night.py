@@ -4,6 +4,7 @@ import gzip
 import http.client
 import io
 import json
+import os
 import re
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import fastavro
 import matplotlib.image
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
@@ -22,6 +24,8 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from kafka import KafkaConsumer, TopicPartition
+
+from broker.config import ServeConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = "small"
@@ -115,6 +119,7 @@ def served(demo, stack, environ_of):
         assert process.poll() is None, "the server ended"
         assert time.monotonic() < deadline, "the server does not answer"
         time.sleep(0.2)
+    assert psutil.Process(process.pid).nice() == min(os.nice(0) + ServeConfig().nice, 19)
     yield address
     process.terminate()
     process.wait()

@@ -35,6 +35,8 @@ def test_without_file_and_variables_every_setting_has_its_default(tmp_path, monk
         ("BROKER_HBASE__TIMEOUT_S", "0", "must be positive"),
         ("BROKER_STREAM__TRIGGER_S", "nan", "must be positive"),
         ("BROKER_STREAM__IDLE_S", "-1", "cannot be negative"),
+        ("BROKER_SERVE__NICE", "-1", "from 0 to 19"),
+        ("BROKER_SERVE__NICE", "20", "from 0 to 19"),
         ("BROKER_SCIENCE__ISOLATE", "perhaps", "must be of type bool"),
         ("BROKER_LOG__LEVEL", "LOUD", "DEBUG, INFO, WARNING"),
         ("BROKER_RUN", "My Run", "not allowed"),
