@@ -198,28 +198,46 @@ def margins(pixels: Pixels, divided: list[Tile], margin_arcsec: float) -> list[N
     if order < 0:
         raise ConfigError(f"a margin of {margin_arcsec:g} arcsec is wider than any tile")
     shift = np.uint64(2 * (FINEST_ORDER - order))
-    cells, row_of = np.unique(pixels >> shift, return_inverse=True)
-    around = neighbourhood(cells, order)
+    cells, begins = np.unique(pixels >> shift, return_index=True)
+    begins = np.append(begins, pixels.size)  # rows of a cell are one run
+    tile, cell = _cells_around(cells, order, divided).T
+    found = []
+    for k, (_, _, first_row, end_row) in enumerate(divided):
+        mine = cell[np.searchsorted(tile, k) : np.searchsorted(tile, k, side="right")]
+        near = _counted(begins[mine], begins[mine + 1])
+        found.append(near[(near < first_row) | (near >= end_row)])
+    return found
+
+
+def _cells_around(cells: NDArray[Any], order: int, divided: list[Tile]) -> NDArray[np.int64]:
+    """Return (tile, index of a cell that it touches or has), sorted, each pair once.
+
+    Cells that are, with all their neighbours, in one tile are left out.
+    """
+    shift = np.uint64(2 * (FINEST_ORDER - order))
+    width = np.uint64(1) << shift
     starts = np.array([np.uint64(p) << np.uint64(2 * (29 - o)) for o, p, _, _ in divided])
     ends = np.array([np.uint64(p + 1) << np.uint64(2 * (29 - o)) for o, p, _, _ in divided])
+    begin = cells.astype(np.uint64) << shift
+    own = np.minimum(np.searchsorted(ends, begin, side="right"), ends.size - 1)
+    is_inside = (starts[own] <= begin) & (begin + width <= ends[own])
     pairs = []
-    for column in around.T:
+    for column in neighbourhood(cells, order).T:
         cell = np.flatnonzero(column >= 0)
         low = column[cell].astype(np.uint64) << shift
         first = np.searchsorted(ends, low, side="right")
-        last = np.searchsorted(starts, low + (np.uint64(1) << shift), side="left")
-        count = np.maximum(last - first, 0)
-        step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        pairs.append(np.stack([np.repeat(first, count) + step, np.repeat(cell, count)]))
-    tile, cell = np.unique(np.concatenate(pairs, axis=1), axis=1)
-    begins = np.searchsorted(row_of, np.arange(cells.size + 1))  # rows of a cell are one run
-    found = []
-    for k, (_, _, first_row, end_row) in enumerate(divided):
-        mine = cell[tile == k]
-        rows = [np.arange(begins[c], begins[c + 1]) for c in mine.tolist()]
-        near = np.concatenate(rows) if rows else np.empty(0, np.int64)
-        found.append(near[(near < first_row) | (near >= end_row)])
-    return found
+        last = np.searchsorted(starts, low + width, side="left")
+        at_border = (last > first) & ~(is_inside[cell] & (first == own[cell]) & (last == first + 1))
+        cell, first, last = cell[at_border], first[at_border], last[at_border]
+        pairs.append(np.stack([_counted(first, last), np.repeat(cell, last - first)], axis=1))
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _counted(first: NDArray[Any], end: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the numbers of all ranges, one range after the other."""
+    count = end - first
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(first, count) + step
 
 
 def _with_units(table: pa.Table, definition: Definition) -> pa.Table:

@@ -44,8 +44,15 @@ def pairs_within(
         Distances. [arcsec]
     """
     position, row, separation = unordered_pairs_within(rows, ra, dec, radius_arcsec)
-    in_order = np.lexsort((rows.rank[row], separation, position))
-    return position[in_order], row[in_order], separation[in_order]
+    if (np.diff(position) > 0).all():
+        return position, row, separation
+    in_order = np.argsort(position, kind="stable")
+    position = position[in_order]
+    same = np.flatnonzero(position[1:] == position[:-1])
+    tied = np.union1d(same, same + 1)  # of most positions there is one pair at most
+    some = in_order[tied]
+    in_order[tied] = some[np.lexsort((rows.rank[row[some]], separation[some], position[tied]))]
+    return position, row[in_order], separation[in_order]
 
 
 def unordered_pairs_within(

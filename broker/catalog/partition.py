@@ -190,15 +190,18 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
     if MOTION_RA in table.column_names:
         speed = np.hypot(*(table.column(c).to_numpy() for c in (MOTION_RA, MOTION_DEC)))
         reach = radius + np.ceil(speed * LONGEST_YEARS / 1000.0)
-    order = orders_for_radii(reach)
-    # Each layer is searched by itself, so there are few: orders 15 (radii to 3.2 arcsec), 13 (to
-    # 12.9 arcsec), 11 and so on.
-    order = np.where(order >= 0, np.minimum(order, 15) - (order < 15) * (1 - order % 2), -1)
     ra, dec = (table.column(name).to_numpy() for name in ("ra", "dec"))
     pixels = pixels_of(ra, dec)
     rank = id_rank(table)
     table = table.drop_columns([RANK]) if RANK in table.column_names else table
-    sequence = _sequence(order, pixels, rank)
+    sequence = _sequence(pixels, rank)
+    farthest, nearest = _layer_orders(np.array([reach.max(), reach.min()])).tolist()
+    if farthest == nearest >= 0:
+        layers: tuple[Layer, ...] = (Layer(nearest, 0, sequence.size),)
+    else:
+        order = _layer_orders(reach)[sequence]
+        of_layers = np.argsort((-order).astype(np.int8), kind="stable")
+        sequence, layers = sequence[of_layers], _layers(order[of_layers])
     table = (
         table.append_column(PIXEL, pa.array(pixels))
         .append_column(RADIUS, pa.array(radius))
@@ -206,7 +209,17 @@ def sort_rows(table: pa.Table, radius: Floats) -> tuple[pa.Table, tuple[Layer, .
         .take(pa.array(sequence))
         .combine_chunks()
     )
-    return table, _layers(order[sequence])
+    return table, layers
+
+
+def _layer_orders(reach: Floats) -> NDArray[np.int64]:
+    """Return the order of the layer in which rows of so far a reach are. [arcsec]
+
+    Each layer is searched by itself, so there are few: orders 15 (radii to 3.2 arcsec), 13 (to
+    12.9 arcsec), 11 and so on.
+    """
+    order = orders_for_radii(reach)
+    return np.where(order >= 0, np.minimum(order, 15) - (order < 15) * (1 - order % 2), -1)
 
 
 def id_rank(table: pa.Table) -> NDArray[np.int64]:
@@ -216,8 +229,8 @@ def id_rank(table: pa.Table) -> NDArray[np.int64]:
     return pc.rank(table.column("id"), tiebreaker="min").to_numpy().astype(np.int64) - 1
 
 
-def _sequence(order: NDArray[np.int64], pixels: Pixels, rank: NDArray[np.int64]) -> Any:
-    """Return rows by order from the finest, pixel and id, as one sort with three keys would.
+def _sequence(pixels: Pixels, rank: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return rows by pixel and id, as one sort with two keys would.
 
     Few rows share a pixel of order 29, so only those are sorted by a second key.
     """
@@ -228,9 +241,7 @@ def _sequence(order: NDArray[np.int64], pixels: Pixels, rank: NDArray[np.int64])
         tied = np.unique(np.concatenate([same, same + 1]))
         rows = sequence[tied]
         sequence[tied] = rows[np.lexsort((rank[rows], pixels[rows]))]
-    if order.size and order.min() == order.max():
-        return sequence
-    return sequence[np.argsort((-order[sequence]).astype(np.int8), kind="stable")]
+    return sequence
 
 
 def _layers(order: NDArray[np.int64]) -> tuple[Layer, ...]:

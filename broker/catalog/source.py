@@ -178,7 +178,8 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedAr
 
 
 def _numbers(column: pa.ChunkedArray, name: str) -> Floats:
-    return pc.fill_null(_cast(column, pa.float64(), name), np.nan).to_numpy()
+    numbers = _cast(column, pa.float64(), name)
+    return (pc.fill_null(numbers, np.nan) if numbers.null_count else numbers).to_numpy()
 
 
 def _attached(
