@@ -170,7 +170,7 @@ def test_a_stream_that_serving_costs_too_much_falls_short():
     alone = [passed(), passed(core_ms=4.0)]  # of different nights: pairs are compared
 
     def missed(beside):
-        return [row.what for row in cost_rows(alone, beside, Pace()) if not row.is_met]
+        return [row.what for row in cost_rows(alone, beside, Pace()) if row.is_met is False]
 
     assert missed([passed(core_ms=3.2), passed(core_ms=4.2)]) == []
     (what,) = missed([passed(core_ms=3.4), passed(core_ms=4.6)])
