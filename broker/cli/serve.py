@@ -56,8 +56,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
     from broker.portal import add_portal
     from broker.science.installed import installed
 
-    patient = min(config.hbase.timeout_s, _PATIENCE_S)
-    hbase = dataclasses.replace(config.hbase, timeout_s=patient)
+    hbase = dataclasses.replace(config.hbase, timeout_s=min(config.hbase.timeout_s, _PATIENCE_S))
     topics = make_topics(config)
     tables = make_tables(dataclasses.replace(config, hbase=hbase), connections=CONNECTIONS)
     try:
