@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.catalog._near_search import runs_in_cells
 from broker.catalog.neighbours import counts_within, nearest_k, nearest_to, pairs_within
 from broker.catalog.partition import Rows, sort_rows
 from broker.errors import AlertError
@@ -86,3 +87,23 @@ def test_no_neighbours_cannot_be_asked_for():
 
 def test_no_positions_have_no_neighbours():
     assert [part.size for part in nearest_k(uneven_sky(1), [], [], 3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("of_rows", [0, 1, 5000])
+@pytest.mark.parametrize("in_order", [True, False])
+def test_rows_of_cells_are_found_from_wherever_the_last_ones_were(of_rows, in_order):
+    rng = np.random.default_rng(of_rows)
+    codes = np.sort(rng.integers(0, 1 << 20, of_rows).astype(np.uint64))
+    codes[: of_rows // 3] = codes[: of_rows // 3] >> np.uint64(9)  # many rows in few cells
+    codes.sort()
+    around = rng.integers(-3, 1 << 14, (200, 9))
+    around = np.sort(around, axis=None).reshape(200, 9) if in_order else around
+
+    starts, ends = runs_in_cells(codes, around, 6)
+
+    is_cell = around >= 0
+    first = around.clip(0).astype(np.uint64) << np.uint64(6)
+    np.testing.assert_array_equal(starts[is_cell], np.searchsorted(codes, first)[is_cell])
+    expected = np.searchsorted(codes, first + np.uint64(63), side="right")
+    np.testing.assert_array_equal(ends[is_cell], expected[is_cell])
+    assert (starts == ends)[~is_cell].all()
