@@ -34,6 +34,14 @@ _JAVA_OPTIONS = (
     f"-Dorg.apache.avro.limits.collectionItems.maxLength={LARGEST_LIST}",
 )
 
+_FEW_KEPT = {
+    "spark.sql.ui.retainedExecutions": "20",
+    "spark.ui.retainedJobs": "100",
+    "spark.ui.retainedStages": "100",
+    "spark.ui.retainedTasks": "1000",
+}
+"""Spark remembers 1000 plans else, pages or not: one for Rubin takes 0.1 MB."""
+
 _LOG4J = """\
 status = error
 rootLogger.level = warn
@@ -169,6 +177,7 @@ def _settings(
         "spark.sql.optimizer.collapseProjectAlwaysInline": "false",  # or packets are decoded twice
         "spark.sql.codegen.maxFields": "2000",  # Rubin's slim struct has more than the default
         "spark.log.structuredLogging.enabled": "false",
+        **_FEW_KEPT,
     }.items()
     if stream.master.startswith("local"):
         yield "spark.driver.host", "127.0.0.1"

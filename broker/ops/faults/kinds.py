@@ -20,6 +20,8 @@ _STEP_S = 240.0
 """How long an armed step may take to be reached. [s]"""
 _RESTART_S = 1.0
 """How long a service manager takes to see that a server is gone. [s]"""
+_END_S = 10.0
+"""How long a server that was paused may take to end itself. [s]"""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,20 @@ def _pause(of: Callable[[Bed], list[int]]) -> Callable[[Bed, float], None]:
     return strike
 
 
+def _pause_server(name: str) -> Callable[[Bed, float], None]:
+    def strike(bed: Bed, seconds: float) -> None:
+        one = bed.server(name)
+        _pause(lambda _: [one.pid])(bed, seconds)
+        # A pause beyond its ZooKeeper session, 10 s, ends HBase: it is started again, as by a
+        # service manager.
+        with contextlib.suppress(psutil.TimeoutExpired):
+            one.wait(_END_S)
+            stack.up(bed.servers)
+            bed.notes.append(f"{name} ended itself and was started again")
+
+    return strike
+
+
 def _stream_pids(bed: Bed) -> list[int]:
     return [bed.stream_pid, *(one.pid for one in bed.stream_parts())]
 
@@ -169,8 +185,8 @@ KINDS: dict[str, Kind] = {
     "images": Kind("kill -9 of the JVM with the images", beside.kill_images_jvm),
     "images-worker": Kind("kill -9 of a worker with an image", beside.kill_images_worker),
     "pause-stream": Kind("SIGSTOP of the stream", _pause(_stream_pids)),
-    "pause-kafka": Kind("SIGSTOP of Kafka", _pause(lambda bed: [bed.server("kafka").pid])),
-    "pause-hbase": Kind("SIGSTOP of HBase", _pause(lambda bed: [bed.server("hbase").pid])),
+    "pause-kafka": Kind("SIGSTOP of Kafka", _pause_server("kafka")),
+    "pause-hbase": Kind("SIGSTOP of HBase", _pause_server("hbase")),
     "cut-kafka": Kind("no network to Kafka", _cut("cut-kafka")),
     "cut-hbase": Kind("no network to HBase", _cut("cut-hbase")),
     "slow-hbase": Kind("every answer of HBase comes late", overload.slow_hbase, is_drawn=False),

@@ -121,14 +121,14 @@ def _made(rng: np.random.Generator, survey: str, n: int) -> list[bytes]:
 def _survey(spark: Any, rng: np.random.Generator, survey: str, n: int, say: Say) -> FuzzRow:
     total: Counter[str] = Counter()
     memory = []
-    # By way of a file, as by way of Kafka: rows that are given directly stay in the JVM.
+    # By way of a file, as by way of Kafka: rows that are given directly, and dictionaries of
+    # files, stay in the JVM.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "packets.parquet"
         for first in range(0, n, _BATCH):
             size = min(_BATCH, n - first)
-            pq.write_table(
-                _as_messages(survey, _made(rng, survey, size)), file, row_group_size=_BATCH // 4
-            )
+            made = _as_messages(survey, _made(rng, survey, size))
+            pq.write_table(made, file, row_group_size=_BATCH // 4, use_dictionary=False)
             decoded = decode(spark.read.parquet(str(file)), {_topic(survey): survey})
             for row in decoded.mapInArrow(judge_batches, _STAGE).collect():
                 total.update({name: row[name] for name in _COUNTS})
