@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.catalog._search import compiled
+from broker.catalog._search import _gallop, compiled
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
@@ -15,20 +15,12 @@ _SHORT = 32
 @compiled
 def _first_at_least(codes: NDArray[np.uint64], value: np.uint64, guess: int) -> int:
     """Return the first row with at least a code; faster the nearer it is to the guess."""
-    low = high = guess
+    low, high = _gallop(codes, guess, value)
     step = 1
-    if guess < codes.size and codes[guess] < value:
-        low = high = guess + 1
-        while high < codes.size and codes[high] < value:
-            low = high + 1
-            high += step
-            step *= 2
-        high = min(high, codes.size)
-    else:
-        while low > 0 and codes[low - 1] >= value:
-            high = low - 1
-            low = max(low - step, 0)
-            step *= 2
+    while low > 0 and codes[low - 1] >= value:
+        high = low - 1
+        low = max(low - step, 0)
+        step *= 2
     while low < high:
         middle = (low + high) // 2
         if codes[middle] < value:
