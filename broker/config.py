@@ -137,6 +137,8 @@ class ServeConfig:
     """Requests that one client may send at once."""
     guest_transfers: bool = True
     """Everyone may start bulk transfers; else only who has a token with the scope `transfer`."""
+    openid_file: str = ""
+    """Whom people may sign in with: a file that only its owner can read, see `broker serve`."""
     nice: int = 10
     """How far the server steps back for a stream on the same processors: 0 to 19, see nice(1)."""
 
@@ -282,10 +284,8 @@ def _check_values(config: Config) -> None:
             setting="notices.days_after",
         )
     if not config.stream.idle_s >= 0:
-        raise ConfigError(
-            f"stream.idle_s is {config.stream.idle_s}; it cannot be negative",
-            setting="stream.idle_s",
-        )
+        words = f"stream.idle_s is {config.stream.idle_s}; it cannot be negative"
+        raise ConfigError(words, setting="stream.idle_s")
     if not 0 <= config.serve.nice <= 19:
         words = f"serve.nice is {config.serve.nice}; it is from 0 to 19"
         raise ConfigError(words, setting="serve.nice")

@@ -6,13 +6,19 @@ import importlib
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from broker.cli.assemble import make_tables, make_topics
 from broker.cli.main import load
+from broker.config import Config
 from broker.errors import ConfigError
 from broker.types import Run
+
+if TYPE_CHECKING:
+    from broker.portal.openid import Provider
 
 _PATIENCE_S = 10.0
 """A person does not wait longer for a store that does not answer. [s]"""
@@ -30,6 +36,9 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
 
     Reads HBase, Kafka, the archive and the catalogues; writes what people ask for: transfers that
     wait, annotations and watchlists of those who have a token, the end of a subscription.
+
+    serve.openid_file names a JSON file, mode 600, with issuer, client_id and client_secret (and a
+    name) of an OpenID provider; it sends people back to push.url, at /account/openid/back.
 
     Example: broker serve --port 8800
     """
@@ -80,7 +89,7 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
         add_annotations(app, tokens, Intake(tables, topics, config.the_run), prefix=PREFIX)
         keeper = keeper_of(config, topics, sources.contributions)
         add_watchlists(app, keeper, tokens, prefix=PREFIX)
-        add_portal(app)
+        add_portal(app, _provider(config))
         importlib.import_module("matplotlib.image")  # the first picture does not wait for it
         click.echo(f"Run {config.run} is served at http://{_shown(host)}:{port}/", err=True)
         level = config.log.level.lower()
@@ -93,6 +102,16 @@ def command(ctx: click.Context, host: str | None, port: int | None) -> None:
         listening.close()
         topics.close()
         tables.close()
+
+
+def _provider(config: Config) -> "Provider | None":
+    """Return with whom people may sign in; ConfigError if that is not said well."""
+    if not config.serve.openid_file:
+        return None
+    from broker.portal.openid import BACK, Provider, read_registration
+
+    ours = read_registration(Path(config.serve.openid_file))
+    return Provider(ours, config.push.url.rstrip("/") + BACK)
 
 
 def _check_run(run: Run, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from broker.cli.output import emit_rows, json_option
 from broker.errors import ConfigError
 
 _SCOPES = ("read", "watch", "annotate", "transfer")
-_COLUMNS = ("name", "scopes", "ends", "perS")
+_COLUMNS = ("name", "scopes", "ends", "perS", "openid")
 
 _scope = click.option(
     "--scope", "scopes", type=click.Choice(_SCOPES), multiple=True,
@@ -18,6 +18,10 @@ _scope = click.option(
 )  # fmt: skip
 _days = click.option("--days", type=float, help="After how many it ends; default never.")
 _rate = click.option("--rate", type=float, help="Requests that it may go on sending. [1/s]")
+_openid = click.option(
+    "--openid",
+    help="Whom an OpenID provider may sign in as NAME: an e-mail address or sub:SUBJECT.",
+)
 
 
 @click.group()
@@ -33,20 +37,27 @@ def command() -> None:
 @_scope
 @_days
 @_rate
+@_openid
 @click.pass_context
 def add(
-    ctx: click.Context, name: str, scopes: tuple[str, ...], days: float | None, rate: float | None
+    ctx: click.Context,
+    name: str,
+    scopes: tuple[str, ...],
+    days: float | None,
+    rate: float | None,
+    openid: str | None,
 ) -> None:
     """Make a token for NAME and print it, this once: it is kept as a hash.
 
     It goes into the header `Authorization: Bearer TOKEN`; with read or watch one signs in to the
-    portal. Requests with it are counted by it and not by their address.
+    portal. Requests with it are counted by it and not by their address. With --openid its holder
+    may also sign in at the provider of serve.openid_file.
 
     Example: broker token add ann --scope watch --days 365
     """
     from broker.ops.tokens import tokens_of
 
-    click.echo(tokens_of(load(ctx)).add(name, scopes, days=days, per_s=rate))
+    click.echo(tokens_of(load(ctx)).add(name, scopes, days=days, per_s=rate, openid=openid))
 
 
 @command.command()
@@ -54,19 +65,25 @@ def add(
 @_scope
 @_days
 @_rate
+@_openid
 @click.pass_context
 def rotate(
-    ctx: click.Context, name: str, scopes: tuple[str, ...], days: float | None, rate: float | None
+    ctx: click.Context,
+    name: str,
+    scopes: tuple[str, ...],
+    days: float | None,
+    rate: float | None,
+    openid: str | None,
 ) -> None:
     """Make another token for NAME and print it; the old one is good no more.
 
-    Scopes, end and rate stay as they were if nothing is said; days count from now.
+    What is not said stays as it was; days count from now; --openid "" takes that away.
 
     Example: broker token rotate ann --scope watch --scope transfer
     """
     from broker.ops.tokens import tokens_of
 
-    click.echo(tokens_of(load(ctx)).rotate(name, scopes, days=days, per_s=rate))
+    click.echo(tokens_of(load(ctx)).rotate(name, scopes, days=days, per_s=rate, openid=openid))
 
 
 @command.command(name="list")
@@ -102,4 +119,5 @@ def _row(one: Any, as_json: bool) -> dict[str, Any]:
     if one.expires_s is not None:
         ends = datetime.fromtimestamp(one.expires_s, UTC).isoformat(timespec="seconds")
     scopes = list(one.scopes) if as_json else ", ".join(one.scopes)
-    return {"name": one.name, "scopes": scopes, "ends": ends, "perS": one.per_s}
+    return {"name": one.name, "scopes": scopes, "ends": ends, "perS": one.per_s,
+            "openid": one.openid}  # fmt: skip

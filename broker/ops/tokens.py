@@ -27,6 +27,8 @@ SCOPES = {
 MOST_PER_S, DAY_S = 1000.0, 86_400.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_OPENID = re.compile(r"sub:[!-~]{1,255}|[!-?A-~]{1,64}@[!-?A-~]{1,255}")
+"""The subject is up to 255 ASCII characters (OpenID Connect Core 1.0, section 2)."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,15 @@ class Grant:
         When it ends; None is never. [s since 1970]
     per_s : float or None
         Requests that it may go on sending; None is as everyone. [1/s]
+    openid : str or None
+        As whom an OpenID provider knows the holder: an e-mail address, or `sub:` and the subject.
     """
 
     name: str
     scopes: tuple[str, ...]
     expires_s: float | None = None
     per_s: float | None = None
+    openid: str | None = None
 
     def may(self, scope: str) -> bool:
         """Return whether it is for that; who may change lists may see them."""
@@ -79,7 +84,7 @@ class Tokens:
 
     def add(
         self, name: str, scopes: Collection[str] = (), *, days: float | None = None,
-        per_s: float | None = None,
+        per_s: float | None = None, openid: str | None = None,
     ) -> str:  # fmt: skip
         """Make a token for someone who has none; return it, which is kept nowhere.
 
@@ -93,11 +98,14 @@ class Tokens:
             After which it ends. [d]
         per_s : float, optional
             Requests that it may go on sending. [1/s]
+        openid : str, optional
+            As whom an OpenID provider knows the holder, who may then sign in without the token.
 
         Raises
         ------
         ConfigError
-            If the name or a value is not allowed, or the name has a token.
+            If the name or a value is not allowed, the name has a token, or someone else has that
+            `openid`.
         """
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name!r} is no name: lower-case letters, digits, dashes")
@@ -107,15 +115,15 @@ class Tokens:
                 "with other scopes too"
             )
         wanted = Grant(name, tuple(sorted(set(scopes or self._scopes))), None, per_s)
-        return self._write(wanted, days)
+        return self._write(self._known_as(wanted, openid), days)
 
     def rotate(
         self, name: str, scopes: Collection[str] = (), *, days: float | None = None,
-        per_s: float | None = None,
+        per_s: float | None = None, openid: str | None = None,
     ) -> str:  # fmt: skip
         """Give someone another token; the old one is good no more at once.
 
-        What is not said stays as it was; `days` count from now.
+        What is not said stays as it was; `days` count from now; an empty `openid` takes it away.
 
         Raises
         ------
@@ -131,7 +139,7 @@ class Tokens:
             raise ConfigError(f"the token of {name} has ended: say for how many days (--days)")
         wanted = replace(before, scopes=tuple(sorted(set(scopes or before.scopes))),
                          per_s=before.per_s if per_s is None else per_s)  # fmt: skip
-        token = self._write(wanted, days)
+        token = self._write(self._known_as(wanted, openid), days)
         for place in self._earlier:
             place.remove(name)
         return token
@@ -179,6 +187,26 @@ class Tokens:
                 return None if self._has_ended(grant) else grant
         return None
 
+    def find_openid(self, known_as: Collection[str]) -> Grant | None:
+        """Return what someone whom an OpenID provider knows so may; None if they are none of ours.
+
+        Parameters
+        ----------
+        known_as : collection of str
+            The subject and the address that the provider vouches for, as in `Grant.openid`.
+        """
+        for grant in self.all():
+            if grant.openid in known_as and not self._has_ended(grant):
+                return grant
+        return None
+
+    def held_by(self, name: str, openid: str) -> Grant | None:
+        """Return what someone may who signed in so; None if that has ended or is another's now."""
+        grant = self.grant(name)
+        if grant is None or grant.openid != openid or self._has_ended(grant):
+            return None
+        return grant
+
     def name_of(self, token: str, scope: str) -> str | None:
         """Return whose token it is, if it is for that; else None."""
         found = self.find(token)
@@ -195,6 +223,17 @@ class Tokens:
             path = place._folder / name
             if path.exists():
                 yield _read(path, name, place._scopes)
+
+    def _known_as(self, wanted: Grant, openid: str | None) -> Grant:
+        if not openid:
+            return wanted if openid is None else replace(wanted, openid=None)
+        if not _OPENID.fullmatch(openid):
+            raise ConfigError(f"{openid[:80]!r} is neither an e-mail address nor sub:SUBJECT")
+        said = openid if openid.startswith("sub:") else openid.lower()
+        for other in self.all():
+            if other.openid == said and other.name != wanted.name:
+                raise ConfigError(f"{other.name} signs in as {said} already")
+        return replace(wanted, openid=said)
 
     def _has_ended(self, grant: Grant) -> bool:
         return grant.expires_s is not None and grant.expires_s <= self._clock()
@@ -218,7 +257,8 @@ def tokens_of(config: Config) -> Tokens:
 
 def _put(path: Path, kept: str, grant: Grant) -> None:
     said = {"hash": kept, "scopes": grant.scopes, "expiresS": grant.expires_s, "perS": grant.per_s}
-    write_private(path, json.dumps(said))
+    known = {} if grant.openid is None else {"openid": grant.openid}
+    write_private(path, json.dumps(said | known))
 
 
 def _read(path: Path, name: str, scopes: tuple[str, ...]) -> tuple[str, Grant]:
@@ -227,7 +267,8 @@ def _read(path: Path, name: str, scopes: tuple[str, ...]) -> tuple[str, Grant]:
         return text, Grant(name, scopes)
     try:
         said = json.loads(text)
-        kept = Grant(name, tuple(said["scopes"]), said["expiresS"], said["perS"])
+        kept = Grant(name, tuple(said["scopes"]), said["expiresS"], said["perS"],
+                     said.get("openid"))  # fmt: skip
         return str(said["hash"]), kept
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no token's file", path=str(path)) from error

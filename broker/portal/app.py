@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI, Request, Response
@@ -15,6 +15,9 @@ from broker.api.app import PREFIX
 from broker.api.formats import plain
 from broker.api.sources import Sources
 from broker.portal import words
+
+if TYPE_CHECKING:
+    from broker.portal.openid import Provider
 
 _FOLDER = Path(__file__).parent
 
@@ -65,8 +68,15 @@ def as_data(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def add_portal(app: FastAPI) -> None:
-    """Add the pages to an application that has the API."""
+def add_portal(app: FastAPI, openid: "Provider | None" = None) -> None:
+    """Add the pages to an application that has the API.
+
+    Parameters
+    ----------
+    app : FastAPI
+    openid : Provider, optional
+        With whom people may sign in, besides with their tokens.
+    """
     from broker.portal import (
         account,
         object_page,
@@ -89,7 +99,8 @@ def add_portal(app: FastAPI) -> None:
         app.include_router(router, include_in_schema=False)
     app.include_router(periods.router)
     if shared.has_watchlists:
-        app.state.sessions = account.Sessions(app.state.watch_owners.find)
+        app.state.openid = openid
+        app.state.sessions = account.Sessions()
         for part in (account, watchlists):
             app.include_router(part.router, include_in_schema=False)
 

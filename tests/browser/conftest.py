@@ -13,6 +13,7 @@ import pytest
 import serving
 import uvicorn
 import websocket
+from openid_provider import CLIENT, SECRET, openid_provider
 
 from broker.alerts.adapters import find_adapters
 from broker.api import make_app
@@ -21,6 +22,7 @@ from broker.api.watchlists import add_watchlists
 from broker.ops.tokens import Tokens
 from broker.ops.watchlists import Keeper
 from broker.portal import add_portal
+from broker.portal.openid import BACK, Provider, Registration
 from broker.simulation.packets import simulate_packets
 from broker.topics.topic import Message
 from broker.watchlists import WatchBook, Watchlist, read_entries
@@ -213,7 +215,15 @@ def owners(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory, owners):
+def provider():
+    """With whom one may sign in: on another site, as cookies see it."""
+    with openid_provider() as fake:
+        fake.move(fake.url.replace("127.0.0.1", "localhost"))
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, owners, provider):
     """The address of a portal over a broker in memory, with a watchlist."""
     folder = tmp_path_factory.mktemp("served")
     broker = serving.made_broker(folder)
@@ -226,6 +236,9 @@ def site(tmp_path_factory, owners):
     add_watchlists(app, keeper, owners, prefix=PREFIX)
     add_portal(app)
     with served(app) as address:
+        provider.back = address + BACK
+        ours = Registration(provider.url, CLIENT, SECRET, "the Institute")
+        app.state.openid = Provider(ours, provider.back)
         yield address
 
 

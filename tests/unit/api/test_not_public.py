@@ -315,7 +315,8 @@ GETS = [
     *[f"/objects/ztf/{name}" for name in (*OBJECTS, SECRET)],
     f"/alerts/ztf/{CANDID}", f"/alerts/ztf/{SECRET_ALERT}",
     f"/alerts/ztf/{SECRET_ALERT}/packet", "/schemas", "/schemas/1", "/statistics",
-    "/watchlists", "/watchlists/names", "/watchlists/places", "/account",
+    "/watchlists", "/watchlists/names", "/watchlists/places", "/account", "/account/openid",
+    "/account/openid/back",
 ]  # fmt: skip
 """What is asked for with GET: every address, in ways that would show something."""
 

@@ -275,11 +275,12 @@ def test_tokens_are_not_tried_out_for_long(scene):
 def test_a_session_ends_in_time():
     now = [0.0]
     ann = Grant("ann", (WATCH,))
-    sessions = Sessions({"right": ann}.get, lambda: now[0])
+    sessions = Sessions(lambda: now[0])
 
-    name = sessions.begin("right")
+    name = sessions.begin(lambda: ann)
 
-    assert sessions.begin("wrong") is None
+    assert sessions.begin(lambda: None) is None
+    assert sessions.begin(lambda: Grant("bo", ("annotate",))) is None
     assert sessions.grant(name) == ann
     assert sessions.grant("another") is sessions.grant("") is None
     now[0] = LIFETIME_S + 1.0

@@ -103,3 +103,30 @@ def test_tokens_of_an_earlier_version_are_good_and_can_be_turned_into_new_ones(t
     assert tokens.find(new).scopes == ("annotate",)
     assert tokens.take("ann", "annotate")
     assert tokens.find(new) is tokens.grant("ann") is None
+
+
+def test_a_provider_knows_a_holder_by_one_name_and_no_other_holder_by_it(tokens, now):
+    tokens.add("ann", ("watch",), openid="Ann@Example.org", days=1.0)
+    tokens.add("bo", ("watch",), openid="sub:B-1")
+
+    assert tokens.find_openid({"ann@example.org", "sub:9"}).name == "ann"
+    assert tokens.find_openid({"sub:b-1", "b-1"}) is tokens.find_openid(set()) is None
+    assert tokens.held_by("bo", "sub:B-1").name == "bo"
+    assert tokens.held_by("ann", "sub:B-1") is None
+    with pytest.raises(ConfigError, match="ann signs in as"):
+        tokens.add("cy", ("watch",), openid="ANN@example.org")
+    for wrong in ("ann", "sub:", "sub:a b", "@", "a@b@c", "a@b\n"):
+        with pytest.raises(ConfigError, match="neither"):
+            tokens.add("cy", ("watch",), openid=wrong)
+    now[0] += 2.0 * DAY_S
+    assert tokens.find_openid({"ann@example.org"}) is None
+    assert tokens.held_by("ann", "ann@example.org") is None
+
+
+def test_a_name_at_a_provider_stays_until_it_is_taken_away(tokens):
+    tokens.add("ann", ("watch",), openid="ann@example.org")
+    tokens.rotate("ann", ("read",))
+    assert tokens.grant("ann").openid == "ann@example.org"
+    tokens.take("ann", "annotate")
+    tokens.rotate("ann", openid="")
+    assert tokens.grant("ann") == Grant("ann", ("read",))
