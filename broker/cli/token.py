@@ -12,16 +12,24 @@ from broker.errors import ConfigError
 _SCOPES = ("read", "watch", "annotate", "transfer")
 _COLUMNS = ("name", "scopes", "ends", "perS", "openid")
 
-_scope = click.option(
-    "--scope", "scopes", type=click.Choice(_SCOPES), multiple=True,
-    help="What it is for: see or keep one's watchlists, annotate, start transfers.",
+_OPTIONS = (
+    click.option(
+        "--scope", "scopes", type=click.Choice(_SCOPES), multiple=True,
+        help="What it is for: see or keep one's watchlists, annotate, start transfers.",
+    ),
+    click.option("--days", type=float, help="After how many it ends; default never."),
+    click.option("--rate", "per_s", type=float, help="Requests that it may go on sending. [1/s]"),
+    click.option(
+        "--openid",
+        help="Whom an OpenID provider may sign in as NAME: an e-mail address or sub:SUBJECT.",
+    ),
 )  # fmt: skip
-_days = click.option("--days", type=float, help="After how many it ends; default never.")
-_rate = click.option("--rate", type=float, help="Requests that it may go on sending. [1/s]")
-_openid = click.option(
-    "--openid",
-    help="Whom an OpenID provider may sign in as NAME: an e-mail address or sub:SUBJECT.",
-)
+
+
+def _said(command: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -34,19 +42,9 @@ def command() -> None:
 
 @command.command()
 @click.argument("name")
-@_scope
-@_days
-@_rate
-@_openid
+@_said
 @click.pass_context
-def add(
-    ctx: click.Context,
-    name: str,
-    scopes: tuple[str, ...],
-    days: float | None,
-    rate: float | None,
-    openid: str | None,
-) -> None:
+def add(ctx: click.Context, /, name: str, **said: Any) -> None:
     """Make a token for NAME and print it, this once: it is kept as a hash.
 
     It goes into the header `Authorization: Bearer TOKEN`; with read or watch one signs in to the
@@ -57,24 +55,14 @@ def add(
     """
     from broker.ops.tokens import tokens_of
 
-    click.echo(tokens_of(load(ctx)).add(name, scopes, days=days, per_s=rate, openid=openid))
+    click.echo(tokens_of(load(ctx)).add(name, **said))
 
 
 @command.command()
 @click.argument("name")
-@_scope
-@_days
-@_rate
-@_openid
+@_said
 @click.pass_context
-def rotate(
-    ctx: click.Context,
-    name: str,
-    scopes: tuple[str, ...],
-    days: float | None,
-    rate: float | None,
-    openid: str | None,
-) -> None:
+def rotate(ctx: click.Context, /, name: str, **said: Any) -> None:
     """Make another token for NAME and print it; the old one is good no more.
 
     What is not said stays as it was; days count from now; --openid "" takes that away.
@@ -83,7 +71,7 @@ def rotate(
     """
     from broker.ops.tokens import tokens_of
 
-    click.echo(tokens_of(load(ctx)).rotate(name, scopes, days=days, per_s=rate, openid=openid))
+    click.echo(tokens_of(load(ctx)).rotate(name, **said))
 
 
 @command.command(name="list")

@@ -172,10 +172,12 @@ def test_an_operator_gives_out_tokens_on_the_command_line(tmp_path, monkeypatch)
     shown = call("list").output
     assert "annotate, watch" in shown
     assert first.output.strip() not in shown
-    assert call("rotate", "ann", "--scope", "transfer").exit_code == 0
+    again = call("rotate", "ann", "--scope", "transfer", "--rate", "2", "--openid", "sub:A-1")
+    assert again.exit_code == 0
     (row,) = json.loads(call("list", "--json").output)
     assert row["scopes"] == ["transfer"]
     assert row["ends"] is not None
+    assert (row["perS"], row["openid"]) == (2.0, "sub:A-1")
     assert call("remove", "ann").exit_code == 0
     assert isinstance(call("remove", "ann").exception, ConfigError)
     assert isinstance(call("rotate", "ann").exception, ConfigError)
