@@ -150,7 +150,7 @@ def _mesh(cells: tuple[F32, F32, Cells], shape: tuple[int, int], cell_px: int) -
     ny, nx = shape
     enough = counts >= (_MIN_CELL_FRACTION * min(cell_px, ny) * min(cell_px, nx) / 8.0)
     if not enough.any():
-        enough = counts >= max(1, counts.max())
+        enough = counts >= max(1, int(counts.max()))
     return _fill(values, enough), _fill(sigmas, enough)
 
 

@@ -269,8 +269,8 @@ def _topic(
                 "topic": topic,
                 "passed": int(other.sum()),
                 "both": int((mine & other).sum()),
-                "shareOfThis": float((mine & other).sum() / max(mine.sum(), 1)),
-                "shareOfThat": float((mine & other).sum() / max(other.sum(), 1)),
+                "shareOfThis": float((mine & other).sum() / max(int(mine.sum()), 1)),
+                "shareOfThat": float((mine & other).sum() / max(int(other.sum()), 1)),
             }
             for topic, other in sorted(passes.items())
             if topic != chosen.topic

@@ -107,8 +107,9 @@ def light_curve_class(
     probability = power / power.sum(axis=1, keepdims=True)
     is_known = ((lc_count_g >= MIN_DETECTIONS) | (lc_count_r >= MIN_DETECTIONS)).to_numpy()
     best = np.array(CLASSES, dtype=object)[probability.argmax(axis=1)]
+    best[~is_known] = None
     values = np.where(is_known[:, None], probability, np.nan).astype(np.float32)
     outputs = [column.name for column in light_curve_class.outputs[1:]]
     result = pd.DataFrame(values, columns=outputs)
-    result.insert(0, "lightCurveClass", np.where(is_known, best, None))
+    result.insert(0, "lightCurveClass", best)
     return result
