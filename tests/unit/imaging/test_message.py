@@ -103,6 +103,11 @@ def raw_exposure(pixels=None, *, second=True):
     )
 
 
+def stated(raw):
+    """Return all of an exposure but its pixels."""
+    return dataclasses.replace(raw, pixels=None, second=None)
+
+
 @given(npst.arrays(np.uint16, (2, 20, 40)), st.booleans())
 def test_a_raw_exposure_comes_back_with_its_amplifiers_and_snaps(pixels, two):
     raw = raw_exposure(pixels, second=two)
@@ -113,8 +118,7 @@ def test_a_raw_exposure_comes_back_with_its_amplifiers_and_snaps(pixels, two):
     if two:
         np.testing.assert_array_equal(back.second, pixels[1])
     assert (back.second is None) is not two
-    same = dataclasses.replace(back, pixels=raw.pixels, second=raw.second)
-    assert same == raw
+    assert stated(back) == stated(raw)
 
 
 def test_a_message_of_version_1_0_is_read_as_it_was():
@@ -123,8 +127,7 @@ def test_a_message_of_version_1_0_is_read_as_it_was():
     back = decode_raw(message)
 
     np.testing.assert_array_equal(back.pixels, exposure().pixels)
-    was = exposure()
-    assert dataclasses.replace(back, pixels=was.pixels) == was
+    assert stated(back) == stated(exposure())
     assert back.layout is None
     assert back.calibration_set == ""
 
@@ -168,7 +171,7 @@ def test_any_pixels_come_back_as_they_were(pixels):
     back = decode_raw(encode_image(raw))
 
     np.testing.assert_array_equal(back.pixels, pixels)
-    assert dataclasses.replace(back, pixels=raw.pixels) == raw
+    assert stated(back) == stated(raw)
 
 
 def test_the_same_exposure_gives_the_same_bytes():
