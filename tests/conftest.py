@@ -8,10 +8,15 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from broker.config import Config, HBaseConfig, KafkaConfig, load_config
 from broker.types import Run
+
+# A machine that is busy must not fail a test.
+hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _SERVER_FIXTURES = {"stack", "kafka_topics", "hbase_tables"}
 

@@ -220,9 +220,7 @@ def test_tables_survive_being_closed(tables, table, at):
     assert table.get(at()) == {b"f:a": b"1"}
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

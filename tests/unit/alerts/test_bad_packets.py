@@ -179,7 +179,7 @@ def test_a_record_that_decoded_to_nothing_is_refused():
         assert done.table.num_rows == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     survey=st.sampled_from(["sim", "ztf", "lsst"]),
     start=st.sampled_from([b"", b"Obj\x01", b"\x00\x00\x00\x03\x84", b"\x00\x00\x00\x03\xe8"]),
@@ -193,7 +193,7 @@ def test_random_bytes_are_refused_and_never_anything_worse(survey, start, noise)
 SMALL = next(p for p in simulate_packets("lsst", 100, 5, history="short") if len(p) < 1000)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     place=st.integers(5, len(SMALL) - 1), byte=st.integers(0, 255), cut=st.integers(0, len(SMALL))
 )

@@ -45,7 +45,7 @@ def expected(history):
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(batch=st.lists(alerts, max_size=6), skip=st.integers(0, 2))
 def test_tails_are_what_an_avro_encoder_makes_of_the_public_epochs(batch, skip):
     columns = list(zip(*batch, strict=True)) or [[]] * 4

@@ -293,7 +293,6 @@ def test_no_question_makes_the_server_fail(app):
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(
             max_examples=5,
-            deadline=None,
             derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -73,7 +73,6 @@ def answers_to(operation, mode, token):
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
         max_examples=3,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),

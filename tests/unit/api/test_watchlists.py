@@ -299,7 +299,6 @@ def test_no_question_about_watchlists_makes_the_server_fail(scene):
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(
             max_examples=4,
-            deadline=None,
             derandomize=True,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -34,9 +34,7 @@ def all_files(folder):
     }
 
 
-@settings(
-    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 2000), min_size=1, max_size=30),
     cuts=st.sets(st.integers(0, 29), max_size=4),

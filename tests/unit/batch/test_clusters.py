@@ -54,7 +54,7 @@ def by_definition(rows, min_points):
     return core, label
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     cuts=st.lists(st.integers(1, 249), max_size=12),

@@ -44,7 +44,7 @@ def places(seed, n):
     return ra, dec
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000), limit=st.sampled_from([1, 7, 30, 399, 400, 10_000]))
 def test_pixels_are_the_coarsest_that_hold_no_more_than_the_limit(seed, limit):
     keys, kind = pixels_of(*places(seed, 400)), Keys(HEALPIX)
@@ -135,7 +135,7 @@ def halves_by_sorting(places, level, depth):
     ]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 1000),
     n=st.integers(1, 700),

@@ -96,7 +96,7 @@ def test_astropy_finds_the_same_entries_and_separations():
     np.testing.assert_allclose(separation[near], distance.arcsec[near], atol=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     centre=st.sampled_from(AWKWARD),
     seed=st.integers(0, 2**32 - 1),
@@ -109,7 +109,7 @@ def test_any_field_matches_as_all_pairs_do(centre, seed, radius):
     same_answer(rows, *around([centre], rng, 20, radius))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, 200), max_size=5), seed=st.integers(0, 1000))
 def test_the_answer_does_not_depend_on_how_a_batch_is_cut(cuts, seed):
     rng = np.random.default_rng(seed)
@@ -161,7 +161,7 @@ def test_an_entry_at_exactly_its_radius_matches():
     assert nearest(rows, [0.0], [1 / 1799.99])[0].tolist() == [-1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), k=st.one_of(st.none(), st.integers(1, 5)))
 def test_all_and_the_k_nearest_are_what_all_pairs_give(seed, k):
     rng = np.random.default_rng(seed)

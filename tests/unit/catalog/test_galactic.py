@@ -25,7 +25,7 @@ def test_places_turn_as_in_astropy_and_back():
     assert again.separation(SkyCoord(ra, dec, unit="deg")).arcsec.max() < 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(order=st.integers(0, 12), seed=st.integers(0, 2**31))
 def test_a_cover_holds_every_place_of_its_galactic_pixels(order, seed):
     rng = np.random.default_rng(seed)

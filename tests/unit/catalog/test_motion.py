@@ -61,7 +61,7 @@ def test_an_unknown_time_is_the_catalogue_s_epoch_and_a_far_one_is_bounded():
     np.testing.assert_allclose(years, [0.0, 0.0, 10.0, LONGEST_YEARS])
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1), year=st.floats(1990.0, 2060.0))
 def test_the_match_is_what_all_pairs_at_the_alert_s_time_give(seed, year, tmp_path_factory):
     rng = np.random.default_rng(seed)

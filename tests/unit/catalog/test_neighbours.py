@@ -33,7 +33,7 @@ def all_pairs(rows, ra, dec):
     return np.array(order), np.take_along_axis(separation, np.array(order), axis=1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000), k=st.sampled_from([1, 3, 20, 299, 300, 1000]))
 def test_the_k_nearest_are_the_first_of_all_pairs(seed, k):
     rows = uneven_sky(seed)

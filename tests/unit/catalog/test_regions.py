@@ -50,7 +50,7 @@ def test_the_farthest_corner_of_a_pixel_is_as_near_as_assumed():
         assert farthest < _FARTHEST_CORNER_IN_SIDES * pixel_side_arcsec(order)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     ra=st.tuples(*[st.one_of(st.sampled_from([0.0, 10.0, 350.0, 360.0]), st.floats(0, 360))] * 2),
     dec=st.tuples(*[st.one_of(st.sampled_from([-90.0, 0.0, 90.0]), st.floats(-90, 90))] * 2),

@@ -113,7 +113,7 @@ def test_pairs_in_space_are_those_of_all_entries(rows, radius):
     assert list(zip(place.tolist(), entry.tolist(), strict=True)) == expected
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     n=st.integers(1, 400),
     side=st.integers(1, 5),

@@ -146,7 +146,7 @@ places = st.tuples(st.integers(1, 4), st.integers(0, 4000), st.integers(0, 4000)
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(places, min_size=1, max_size=14, unique=True), st.randoms())
 def test_any_order_and_any_repeat_give_what_brute_force_gives(drawn, random):
     rows = [
@@ -173,7 +173,7 @@ def test_any_order_and_any_repeat_give_what_brute_force_gives(drawn, random):
         np.testing.assert_array_equal(again.separation_arcsec, got.separation_arcsec)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(places, min_size=1, max_size=12, unique=True))
 def test_visit_by_visit_is_the_same_as_all_at_once(drawn):
     rows = [

@@ -54,7 +54,7 @@ def test_the_lossless_option_changes_nothing():
     np.testing.assert_array_equal(decode_cutout(encode_cutout(pixels, lossless=True)), pixels)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([1.0, 1e-6, 1e6]),
@@ -107,7 +107,7 @@ def test_what_is_no_cutout_is_refused_with_a_reason(spoil, reason):
         decode_cutout(spoil(encode_cutout(noise())))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300), st.integers(0, 2900))
 def test_no_bytes_make_it_raise_anything_else(junk, at):
     body = bytearray(gzip.decompress(encode_cutout(noise(size=9))))

@@ -25,7 +25,7 @@ def assert_same(pixels, *, text=TEXT, padding=bytes(703)):
     return len(packed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pixels=arrays.arrays(
         st.sampled_from([np.uint8, np.uint16, np.uint32, np.float32]),

@@ -69,7 +69,7 @@ def test_whole_kernels_that_vary_are_in_each_square_the_plain_convolution(shape,
             np.testing.assert_allclose(got[here], whole[here], atol=5e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(2, 6))
 def test_any_order_statistic_is_that_of_a_sorted_array(seed, n, spread):
     values = np.random.default_rng(seed).integers(0, 10**spread, n + 3).astype(np.float32)
@@ -79,7 +79,7 @@ def test_any_order_statistic_is_that_of_a_sorted_array(seed, n, spread):
         assert select(values.copy(), n, k) == expected[k]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 4))
 def test_growing_is_a_square_dilation(seed, radius):
     marked = np.random.default_rng(seed).random((25, 31)) < 0.03

@@ -48,7 +48,7 @@ def test_the_edge_of_an_ellipse_has_its_containment():
     pa=st.floats(0.0, 180.0),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_place_within_a_level_is_in_its_ranges(ra, dec, major, ratio, pa, seed):
     place = Ellipse(ra, dec, major, major * ratio, pa, 0.9)
     rng = np.random.default_rng(seed)

@@ -111,7 +111,7 @@ def conditions(draw, depth=3):
     return f"({draw(conditions(depth=depth - 1))} {kind} {draw(conditions(depth=depth - 1))})"
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(text=conditions())
 def test_logic_of_three_values_is_that_of_sql(text):
     assert chosen(text) == chosen_by_sqlite(text)

@@ -34,7 +34,7 @@ def is_measured(entry):
     return entry["psfFlux"] is not None and (entry["psfFluxErr"] or 0.0) > 0.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(histories=batches)
 def test_every_reduction_equals_that_of_each_history(histories):
     curves = taken(histories)
@@ -54,7 +54,7 @@ def test_every_reduction_equals_that_of_each_history(histories):
             np.testing.assert_equal(values[index], expected)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(histories=batches)
 def test_every_choice_equals_that_of_each_history(histories):
     curves = taken(histories)
@@ -77,7 +77,7 @@ def test_every_choice_equals_that_of_each_history(histories):
         assert curves.in_richest_band().count[index] == richest
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(histories=batches)
 def test_time_order_and_running_sums_stay_within_an_alert(histories):
     ordered = taken(histories).in_time_order()
@@ -133,7 +133,7 @@ def test_an_unknown_band_is_refused():
         taken([]).in_band("w")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(histories=batches)
 def test_medians_and_bands_are_those_of_each_history(histories):
     curves = taken(histories).measured()

@@ -28,7 +28,7 @@ def test_the_kinds_are_found():
 
 
 @EACH
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     mjd=st.floats(FIRST - 4_000.0, FIRST + 4_000.0),
     band=st.sampled_from(BANDS),

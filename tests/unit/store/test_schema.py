@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import ConfigError, ServiceError
@@ -50,7 +50,6 @@ def same(got, expected):
     ]
 
 
-@settings(deadline=None)
 @given(tables())
 def test_rows_come_back_one_by_one_and_as_a_table(table):
     layout = layout_of(table)

@@ -179,7 +179,7 @@ places = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     nights=st.lists(st.tuples(st.integers(0, 5), places), min_size=1, max_size=6),
     cut=st.integers(0, 6),
@@ -205,7 +205,7 @@ def test_a_batch_that_is_repeated_publishes_the_same_bytes(nights, cut, stored):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(nights=st.lists(places, min_size=1, max_size=5), cut=st.integers(0, 5))
 def test_how_a_night_is_cut_into_batches_changes_nothing(nights, cut):
     images = [outcome(k, 61000.0 + k, spots) for k, spots in enumerate(nights, 1)]

@@ -210,7 +210,7 @@ night = st.lists(st.lists(spots, min_size=1, max_size=3), min_size=1, max_size=3
 
 
 @pytest.mark.parametrize("centre", [EQUATOR, EDGE, POLE], ids=["equator", "ra-0", "pole"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(visits=night, data=st.data())
 def test_the_order_of_detectors_and_the_cuts_of_batches_change_nothing(centre, visits, data):
     """Detectors of a visit overlap wholly here; visits stay in the order of time."""
@@ -229,7 +229,7 @@ def test_the_order_of_detectors_and_the_cuts_of_batches_change_nothing(centre, v
         assert mine.equals(theirs)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(visits=night, cut=st.integers(0, 9), stored=st.integers(0, 9))
 def test_a_batch_that_was_killed_anywhere_publishes_the_same_bytes(visits, cut, stored):
     images = [
