@@ -29,6 +29,9 @@ from broker.science.shared_memory import RunningSlot, SharedTable, anonymous_fil
 
 _START_S = 120.0
 _LOOK_EVERY_S = 0.02
+_AWAY_S = 1.0
+"""Looks that lie further apart than this: we stood still ourselves. [s]"""
+
 _STDERR_KEPT = 1 << 20
 
 _ENVIRONMENT = {
@@ -57,12 +60,44 @@ class ChildEndedError(Exception):
         What it was running, -1 if nothing.
     verdict : (str, str)
         What is to be said of that task.
+    is_killed : bool
+        Whether someone else than we killed it: an operator, or the machine for want of memory.
     """
 
-    def __init__(self, task: int, verdict: Verdict) -> None:
+    def __init__(self, task: int, verdict: Verdict, *, is_killed: bool = False) -> None:
         super().__init__(verdict[1])
         self.task = task
         self.verdict = verdict
+        self.is_killed = is_killed
+
+
+class Watch:
+    """How long something has taken, without the time for which this process stood still itself.
+
+    A machine that was suspended, or a process that was stopped, must not make a task late.
+
+    Parameters
+    ----------
+    now : float
+        The monotonic clock. [s]
+    """
+
+    def __init__(self, now: float) -> None:
+        self._looked = now
+        self._away: list[tuple[float, float]] = []
+
+    def spent_s(self, since: float, now: float) -> float:
+        """Return the time since a moment; to be asked often, for it tells pauses by its calls. [s]
+
+        Parameters
+        ----------
+        since, now : float
+            The monotonic clock. [s]
+        """
+        if now - self._looked > _AWAY_S:
+            self._away.append((self._looked, now))
+        self._looked = now
+        return now - since - sum(max(0.0, end - max(begin, since)) for begin, end in self._away)
 
 
 class Child:
@@ -174,10 +209,11 @@ class Child:
         """Return when there is an answer or the child has ended; kill it when time is up."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
+        watch = Watch(time.monotonic())
         while not poll.poll(_LOOK_EVERY_S * 1000) and self.is_alive:
             task, since = self._slot.get()
             allowed = budget_s(task)
-            if time.monotonic() - max(since, sent) > allowed:
+            if watch.spent_s(max(since, sent), time.monotonic()) > allowed:
                 kill(self._process)
                 raise ChildEndedError(task, (TIMED_OUT, f"was still running after {allowed:.3g} s"))
 
@@ -193,7 +229,7 @@ class Child:
             reason = f"its process was ended by {signal.Signals(-status).name}"
         else:
             reason = f"ended its process with status {status}"
-        return ChildEndedError(task, (FAILED, reason))
+        return ChildEndedError(task, (FAILED, reason), is_killed=status == -signal.SIGKILL)
 
     def _result(self, report: dict[str, Any]) -> BatchResult:
         table = self._answer.read(report["size"])

@@ -178,7 +178,7 @@ class Runner:
         """Run in the child; each time it ends, leave out the culprit and run the rest again."""
         tasks = tasks_of(self.contributions)
         killed: dict[str, Verdict] = {}
-        unexplained = 0
+        chances = 1
         while True:
             try:
                 return self._ready_child().run(
@@ -188,17 +188,18 @@ class Runner:
                 )
             except ChildEndedError as ended:
                 self.close()
+                if chances and (ended.task < 0 or ended.is_killed):
+                    # There is no one to name: once may be chance, twice is this batch.
+                    chances -= 1
+                    continue
                 if ended.task >= 0:
                     name = tasks[ended.task].name
                     killed[name] = ended.verdict
                     self._known.add(name)  # no second grace
                     _LOG.warning("%s %s", name, ended.verdict[1])
                     continue
-                # Between tasks there is no one to name: once may be chance, twice is this batch.
-                unexplained += 1
-                if unexplained > 1:
-                    _LOG.warning("no module could run: the process %s", ended.verdict[1])
-                    return BatchResult(verdicts={task.name: ended.verdict for task in tasks})
+                _LOG.warning("no module could run: the process %s", ended.verdict[1])
+                return BatchResult(verdicts={task.name: ended.verdict for task in tasks})
 
     def _ready_child(self) -> Child:
         child = self._child

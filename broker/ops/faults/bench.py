@@ -23,6 +23,8 @@ _BURST = 200
 
 _LATEST_S = 2.0
 _SEND = 200
+_CALM_BATCH = 1000
+"""Alerts in a batch of the undisturbed run: rows and packets do not depend on it."""
 
 OUTAGE = "outage"
 OUTAGE_S = 600.0
@@ -223,6 +225,7 @@ def _compare(bed: Bed) -> list[str]:
         for first in range(0, len(packets), _SEND):
             bed.topics.send(name, [Message(p) for p in packets[first : first + _SEND]])
     shutil.rmtree(checkpoint_path(calm, "alerts").parent, ignore_errors=True)
-    quiet = replace(calm, stream=replace(calm.stream, idle_s=0.0))
+    stream = replace(calm.stream, idle_s=0.0, max_alerts_per_trigger=_CALM_BATCH)
+    quiet = replace(calm, stream=stream)
     run_queries(quiet, ["alerts"], until_idle=True)
     return differences(bed.tables, bed.topics, bed.servers.the_run, calm.the_run)
