@@ -29,6 +29,8 @@ _JAVA_OPTIONS = (
     "-XX:+UseParallelGC",
     "-XX:-UsePerfData",
     "-Djava.net.preferIPv4Stack=true",
+    # Avro's fast reader keeps each task's schemas for ever: a megabyte a batch.
+    "-Dorg.apache.avro.fastread=false",
     f"-Dorg.apache.avro.limits.bytes.maxLength={LARGEST_BYTES_FIELD}",
     f"-Dorg.apache.avro.limits.string.maxLength={LARGEST_STRING}",
     f"-Dorg.apache.avro.limits.collectionItems.maxLength={LARGEST_LIST}",

@@ -223,3 +223,44 @@ def test_each_schema_is_decoded_by_one_expression(spark):
 
     n_schemas = sum(len(adapter.schemas) for adapter in find_adapters().values())
     assert plan.count("from_avro(") == n_schemas
+
+
+def schemas_alive(spark):
+    """Return how many of Avro's schemas live in the Java process, after it has thrown away."""
+    jvm, new = spark._jvm, spark.sparkContext._gateway.new_array
+
+    def array(kind, *values):
+        made = new(kind, len(values))
+        for i, value in enumerate(values):
+            made[i] = value
+        return made
+
+    named = jvm.java.lang.Class.forName
+    server = jvm.java.lang.management.ManagementFactory.getPlatformMBeanServer()
+    bean = jvm.javax.management.ObjectName("com.sun.management:type=DiagnosticCommand")
+    kinds = ("javax.management.ObjectName", "java.lang.String")
+    arrays = ("[Ljava.lang.Object;", "[Ljava.lang.String;")
+    kinds = array(jvm.java.lang.Class, *map(named, (*kinds, *arrays)))
+    # By the interface: the server's own class may not be called from outside.
+    call = named("javax.management.MBeanServer").getMethod("invoke", kinds)
+    given, words = array(jvm.Object, array(jvm.String)), array(jvm.String, arrays[1])
+    text = call.invoke(server, array(jvm.Object, bean, "gcClassHistogram", given, words))
+    lines = [line.split() for line in text.splitlines() if "org.apache.avro.Schema$" in line]
+    return sum(int(one[1]) for one in lines)
+
+
+def test_what_one_batch_needs_of_avro_is_not_kept_for_ever(spark, decode_all):
+    messages = [("alerts.ztf", next(simulate_packets("ztf", 1, 1)))]
+
+    def fewest_alive():
+        """Look now and then: Spark keeps its last 20 plans, and throws away when it likes."""
+        alive = []
+        for _ in range(5):
+            for _ in range(5):
+                decode_all(messages, {"alerts.ztf": "ztf"})
+            alive.append(schemas_alive(spark))
+        return min(alive)
+
+    before, after = fewest_alive(), fewest_alive()
+
+    assert after < before + 10_000  # kept, there are 1000 more a batch

@@ -6,6 +6,7 @@ it declares, bodies, forms and headers.
 
 import json
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -174,7 +175,8 @@ def test_nasty_words_in_bodies_and_headers_do_nothing(parts, broker, kind):
         check(client.request(method, url, content=word.encode("utf-8", "replace")), url)
         form = dict.fromkeys(("token", "do", "name", "entries", "doc", "where", "radius"), word)
         check(client.request(method, url, data=form), url)
-        own = {"Cookie": f"session={parts.app.state.sessions.begin(parts.token)}"}
+        session = parts.app.state.sessions.begin(partial(parts.owners.find, parts.token))
+        own = {"Cookie": f"session={session}"}
         for wish in ("add", "remove", word):
             check(client.request(method, url, data={**form, "do": wish}, headers=own), url)
     check(client.get("/", headers={"Accept": word.encode("ascii", "replace")[:4000].replace(
