@@ -46,13 +46,16 @@ def sources_of(request: Request) -> Sources:
 SourcesOf = Annotated[Sources, Depends(sources_of)]
 
 
+_LENIENT = ("/tap", "/account/openid")
+"""There, and in `/vo/`, what is not known must be ignored: as the standards say; OpenID providers
+send more back than they have to."""
+
+
 def refuse_unknown(request: Request) -> None:
     """Refuse a question with a parameter that would be ignored: its answer would be wrong."""
     route = request.scope.get("route")
-    if not isinstance(route, APIRoute) or "/vo/" in route.path:
-        return  # there a service must ignore what it does not know
-    if route.path.startswith(("/tap", "/account/openid")):
-        return  # so here: providers send more back than they have to
+    if not isinstance(route, APIRoute) or "/vo/" in route.path or route.path.startswith(_LENIENT):
+        return
     known = list(dict.fromkeys(_query_names(route.dependant)))
     unknown = sorted(set(request.query_params) - set(known))
     if unknown:

@@ -108,7 +108,8 @@ def _provider(config: Config) -> "Provider | None":
     """Return with whom people may sign in; ConfigError if that is not said well."""
     if not config.serve.openid_file:
         return None
-    from broker.portal.openid import BACK, Provider, read_registration
+    from broker.portal.account import BACK
+    from broker.portal.openid import Provider, read_registration
 
     ours = read_registration(Path(config.serve.openid_file))
     return Provider(ours, config.push.url.rstrip("/") + BACK)

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter, Request, Response
@@ -19,11 +20,20 @@ from broker.api.watchlists import lists_for, read_body
 from broker.errors import ServiceError
 from broker.ops.tokens import READ, Grant, Tokens
 from broker.portal.app import pages_of
-from broker.portal.openid import BACK, WAIT_S, Provider
+
+if TYPE_CHECKING:  # it takes a third of a second, and most have no provider
+    from broker.portal.openid import Provider
 
 COOKIE = "session"
 LIFETIME_S = 12 * 3600
 """How long one stays signed in. [s]"""
+
+LEAVE = "/account/openid"
+BACK = f"{LEAVE}/back"
+"""Where a provider sends people back to, under the address of the portal."""
+
+WAIT_S = 600.0
+"""How long someone may take at the provider. [s]"""
 
 _STATE = "sign-in"
 _MOST, _FORM_BYTES = 10_000, 4096
@@ -163,20 +173,20 @@ def _is_encrypted(request: Request) -> bool:
     return request.url.scheme == "https"
 
 
-def _provider(request: Request) -> Provider:
+def _provider(request: Request) -> "Provider":
     found: Provider | None = request.app.state.openid
     if found is None:
         raise ApiError(404, "nobody is signed in with a provider here")
     return found
 
 
-def _silent(request: Request, provider: Provider, error: ServiceError) -> Response:
+def _silent(request: Request, provider: "Provider", error: ServiceError) -> Response:
     _LOG.warning("nobody can be signed in by their provider: %s", error)
     problem = f"{provider.name} does not answer as it should; try later, or use a token"
     return _page(request, None, problem=problem, status=503)
 
 
-@router.get("/account/openid")
+@router.get(LEAVE)
 def leave(request: Request) -> Response:
     """Send someone to the provider, to say there who they are."""
     late = _too_many(request)
@@ -189,7 +199,7 @@ def leave(request: Request) -> Response:
         return _silent(request, provider, error)
     answer = RedirectResponse(where, status_code=303)
     # Not strict: it has to come with someone whom the provider sends back.
-    answer.set_cookie(_STATE, state, max_age=int(WAIT_S), path="/account/openid", httponly=True,
+    answer.set_cookie(_STATE, state, max_age=int(WAIT_S), path=LEAVE, httponly=True,
                       samesite="lax", secure=_is_encrypted(request))  # fmt: skip
     answer.headers["Cache-Control"] = "no-store"
     return answer
@@ -220,7 +230,7 @@ def come_back(request: Request) -> Response:
                    "ours or may not read; ask who runs the broker")  # fmt: skip
         return _page(request, None, problem=problem, status=403)
     opened.headers["Refresh"] = "0; url=/account"  # the address of this page serves only once
-    opened.delete_cookie(_STATE, path="/account/openid", httponly=True, samesite="lax")
+    opened.delete_cookie(_STATE, path=LEAVE, httponly=True, samesite="lax")
     return opened
 
 

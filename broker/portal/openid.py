@@ -26,12 +26,7 @@ from joserfc.jwk import KeySet
 from broker.api.errors import ApiError
 from broker.errors import ConfigError, ServiceError
 from broker.ops.push import read_private
-
-WAIT_S = 600.0
-"""How long someone may take at the provider. [s]"""
-
-BACK = "/account/openid/back"
-"""Where the provider sends people back to, under the address of the portal."""
+from broker.portal.account import WAIT_S
 
 _MOST = 10_000
 _TIMEOUT_S = 10.0

@@ -22,7 +22,8 @@ from broker.api.watchlists import add_watchlists
 from broker.ops.tokens import Tokens
 from broker.ops.watchlists import Keeper
 from broker.portal import add_portal
-from broker.portal.openid import BACK, Provider, Registration
+from broker.portal.account import BACK
+from broker.portal.openid import Provider, Registration
 from broker.simulation.packets import simulate_packets
 from broker.topics.topic import Message
 from broker.watchlists import WatchBook, Watchlist, read_entries

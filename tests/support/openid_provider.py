@@ -44,7 +44,7 @@ class FakeProvider:
     def new_key(self):
         self.own_key = RSAKey.generate_key(2048, {"kid": secrets.token_hex(4)}, private=True)
 
-    def get(self, path, query, headers):
+    def get(self, path, headers):
         if path == "/.well-known/openid-configuration":
             return self.discovered
         if path == "/keys":
@@ -97,14 +97,14 @@ class FakeProvider:
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         at = urlsplit(self.path)
-        query = {k: v[0] for k, v in parse_qs(at.query).items()}
         provider = self.server.provider
         if at.path == "/authorize":
+            query = {k: v[0] for k, v in parse_qs(at.query).items()}
             self.send_response(302)
             self.send_header("Location", provider.authorize(query))
             self.end_headers()
             return
-        found = provider.get(at.path, query, self.headers)
+        found = provider.get(at.path, self.headers)
         self._say(404 if found is None else 200, found)
 
     def do_POST(self):

@@ -19,7 +19,8 @@ from broker.errors import ConfigError
 from broker.ops.tokens import Tokens
 from broker.ops.watchlists import Keeper
 from broker.portal import add_portal
-from broker.portal.openid import WAIT_S, Provider, Registration, read_registration
+from broker.portal.account import WAIT_S
+from broker.portal.openid import Provider, Registration, read_registration
 from broker.watchlists import WatchBook
 
 
