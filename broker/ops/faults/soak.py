@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -178,17 +178,39 @@ def _watch(
         time.sleep(_EVERY_S)
         if not bed.stream_runs() or bed.restarts != starts:
             raise ServiceError("the stream ended in mid-soak")
-        samples.append((time.time(), *_usage(bed), _checkpoint_kb(bed)))
+        parts = (psutil.Process(bed.stream_pid), *bed.stream_parts())
+        samples.append((time.time(), *usage_of(parts), _checkpoint_kb(bed)))
         at, memory, handles, size = samples[-1]
         if len(samples) % 12 == 0:
             say(f"{at - began:.0f} s: {memory:.0f} MB, {handles} handles, checkpoint {size:.0f} kB")
     return samples
 
 
-def _usage(bed: Bed) -> tuple[float, float]:
+def usage_of(
+    processes: Iterable[psutil.Process], *, least_age_s: float = _EVERY_S
+) -> tuple[float, float]:
+    """Return memory and open handles of processes, without those that are just being started.
+
+    Between fork and exec a child has its parent's memory and handles, which are no more for it.
+
+    Parameters
+    ----------
+    processes : iterable of psutil.Process
+        Those that have ended count for nothing.
+    least_age_s : float
+        Younger ones count for nothing. [s]
+
+    Returns
+    -------
+    memory : float
+        [MB]
+    handles : float
+    """
     memory = handles = 0.0
-    for one in (psutil.Process(bed.stream_pid), *bed.stream_parts()):
+    for one in processes:
         with contextlib.suppress(psutil.Error):
+            if time.time() - one.create_time() < least_age_s:
+                continue
             now, files = one.memory_info().rss, one.num_fds()
             memory, handles = memory + now / 1e6, handles + files
     return memory, handles

@@ -9,11 +9,13 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from broker.ops.faults import slope_of, steps
 from broker.ops.faults.proof import Published, torn
 from broker.ops.faults.proxy import Relay
+from broker.ops.faults.soak import usage_of
 from broker.store.alerts import create_tables
 from broker.store.memory import MemoryTables
 from broker.topics.memory import MemoryTopics
@@ -158,3 +160,15 @@ def test_a_relay_can_be_slow(echo):
             assert time.monotonic() - began >= 0.4  # there and back
     finally:
         relay.close()
+
+
+def test_a_process_that_is_being_started_does_not_count_with_its_parents_memory():
+    parent = psutil.Process()
+    child = psutil.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    memory, handles = usage_of([parent], least_age_s=0.0)
+    assert memory == pytest.approx(parent.memory_info().rss / 1e6, rel=0.2)
+    assert handles >= 3
+    assert usage_of([child], least_age_s=3600.0) == (0.0, 0.0)
+    assert usage_of([child], least_age_s=0.0)[1] >= 3
+    child.communicate(b"\n")
+    assert usage_of([child], least_age_s=0.0) == (0.0, 0.0)
