@@ -10,6 +10,7 @@ import psutil
 from broker.errors import ServiceError
 from broker.local import stack
 from broker.ops.faults.bed import SURVEYS, Bed
+from broker.ops.faults.soak import usage_of
 from broker.topics.kafka_group import KafkaGroup
 from broker.topics.publish import read_all
 from broker.topics.topic import Message, Topics
@@ -28,8 +29,6 @@ _FILE_BYTES = 64 << 10
 _WAIT_S = 600.0
 _MORE_MB = 3000.0
 """What the stream may need more memory for a burst: its heap, once. [MB]"""
-
-_MB = 1e6
 
 
 def slow_hbase(bed: Bed, seconds: float) -> None:
@@ -175,8 +174,4 @@ def _peak(bed: Bed) -> Iterator[list[float]]:
 
 
 def _memory_mb(bed: Bed) -> float:
-    total = 0.0
-    for one in bed.stream_parts():
-        with contextlib.suppress(psutil.Error):
-            total += one.memory_info().rss / _MB
-    return total
+    return usage_of(bed.stream_parts(), least_age_s=0.0)[0]

@@ -124,8 +124,12 @@ def test_an_alert_without_what_leads_to_it_is_torn():
     assert torn(tables, RUN) == 1
 
 
-@pytest.mark.parametrize(("memory", "white"), [(0.0, 0.0), (0.6, 0.0), (0.95, 0.5)])
-def test_a_slope_is_found_with_an_error_that_holds_for_values_that_follow_each_other(memory, white):
+@pytest.mark.parametrize(
+    ("memory", "white", "most"), [(0.0, 0.0, 1.2), (0.6, 0.0, 1.2), (0.95, 0.5, 1.3)]
+)
+def test_a_slope_is_found_with_an_error_that_holds_for_values_that_follow_each_other(
+    memory, white, most
+):
     rng = np.random.default_rng(3)
     times = np.arange(432) * 5.0
     pulls = []
@@ -135,9 +139,10 @@ def test_a_slope_is_found_with_an_error_that_holds_for_values_that_follow_each_o
         found = slope_of("memory", times, 1000.0 + 0.02 * times + noise)
         expected = 0.02 * 3600.0 / found.mean
         pulls.append((found.per_hour - expected) / found.error)
-    # 300 pulls: their rms is known to 4 %; the correction is good to a fifth.
-    assert 0.85 < np.sqrt(np.mean(np.square(pulls))) < 1.3
-    assert abs(np.mean(pulls)) < 4.0 * 1.3 / np.sqrt(300.0)
+    # 300 pulls: their rms is known to 4 %; the correction is good to a few, and
+    # to a fifth for two kinds of noise at once.
+    assert 0.85 < np.sqrt(np.mean(np.square(pulls))) < most
+    assert abs(np.mean(pulls)) < 4.0 / np.sqrt(300.0)
 
 
 def test_a_leak_grows_a_flat_line_is_flat_and_a_short_look_is_open():
