@@ -88,6 +88,7 @@ def _thrift(config: Config) -> Service:
         prepare=lambda: None,
         command=_command(config, folder, "thrift", main),
         probe=lambda: _probe(settings.host, settings.thrift_port),
+        behind="hbase",
     )
 
 

@@ -36,6 +36,8 @@ class Service:
         Raises `ServiceError` while it does not answer.
     stop_timeout_s : float
         How long it may take to end before it is killed. [s]
+    behind : str
+        Server whose trouble may be why this one does not answer; "" if there is none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Service:
     command: Sequence[str]
     probe: Callable[[], None]
     stop_timeout_s: float = 20.0
+    behind: str = ""
 
 
 def java_command(

@@ -260,17 +260,21 @@ def _wait(config: Config, service: Service, started: Sequence[Service]) -> None:
             except ServiceError as error:
                 problem = error.message
         time.sleep(_POLL_S)
-    raise _failure(config, service.name, f"was not ready after {START_TIMEOUT_S:.0f} s: {problem}")
+    what = f"was not ready after {START_TIMEOUT_S:.0f} s: {problem}"
+    raise _failure(config, service.name, what, behind=service.behind)
 
 
-def _failure(config: Config, name: str, what: str) -> ServiceError:
-    log, out = _log(config, name), _out(config, name)
-    said = _tail(out) or _tail(log)
+def _failure(config: Config, name: str, what: str, *, behind: str = "") -> ServiceError:
+    said = f"; {behind} stands behind it: {_said(config, behind)}" if behind else ""
     return ServiceError(
-        f"{name} {what}; its log is {log}" + (f" and says: {said}" if said else ""),
-        service=name,
-        log=str(log),
+        f"{name} {what}; {_said(config, name)}{said}", service=name, log=str(_log(config, name))
     )
+
+
+def _said(config: Config, name: str) -> str:
+    log = _log(config, name)
+    said = _tail(_out(config, name)) or _tail(log)
+    return f"its log is {log}" + (f" and says: {said}" if said else "")
 
 
 def _tail(path: Path) -> str:

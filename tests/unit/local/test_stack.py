@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from broker.cli.main import cli
 from broker.config import Config
-from broker.errors import ConfigError
+from broker.errors import ConfigError, ServiceError
 from broker.local import stack
-from broker.local.service import Port
+from broker.local.service import Port, Service
 from broker.local.stack import ServiceStatus, check_ports, check_room, down, status
 
 
@@ -71,6 +71,22 @@ def test_a_server_that_ended_by_itself_is_shown_as_dead(tmp_path):
     assert shown == ServiceStatus(
         "kafka", "dead", None, config.kafka.port, None, tmp_path / "logs" / "kafka.log"
     )
+
+
+def test_a_gateway_that_does_not_get_ready_tells_what_hbase_says(tmp_path, monkeypatch):
+    config = Config(home=tmp_path, cache=tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "thrift.log").write_text("WARN CONNECTIONLOSS\n")
+    (tmp_path / "logs" / "hbase.log").write_text("ERROR hbase.version file is missing\n  at x.y\n")
+    monkeypatch.setattr(stack, "START_TIMEOUT_S", 0.01)
+    gateway = Service(
+        name="thrift", ports=(Port("hbase.thrift_port", "127.0.0.1", 1),), heap_mb=1,
+        folder=tmp_path, prepare=lambda: None, command=(), probe=lambda: None, behind="hbase",
+    )  # fmt: skip
+
+    with pytest.raises(ServiceError, match=r"thrift was not ready.*CONNECTIONLOSS; hbase stands "
+                       r"behind it: its log is \S+hbase\.log and says: .*is missing$"):  # fmt: skip
+        stack._wait(config, gateway, [])
 
 
 def test_the_status_command_prints_json_and_checks(tmp_path):
