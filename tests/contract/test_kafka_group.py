@@ -80,7 +80,7 @@ def test_two_members_share_the_partitions(kafka_topics, topic, config):
 
     with contextlib.ExitStack() as stack:
         members = [stack.enter_context(subscribe(topic, **settings)) for _ in range(2)]
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + 180.0
         owned = [set(), set()]
         while [len(one) for one in owned] != [1, 1]:  # both take part in sharing out
             assert time.monotonic() < deadline, owned
