@@ -21,10 +21,11 @@ if TYPE_CHECKING:
               help="Ask OSV which parts have known weaknesses (needs the network).")  # fmt: skip
 @click.option("--accept", multiple=True, metavar="ID",
               help="An advisory that does not matter here; may be repeated.")  # fmt: skip
-@click.option("--osv", help="Address of a mirror of OSV.")
+@click.option("--osv", default="https://api.osv.dev", show_default=True,
+              help="Address of OSV, or of a mirror.")  # fmt: skip
 @json_option
 def command(
-    out: Path | None, advisories: bool, accept: tuple[str, ...], osv: str | None, as_json: bool
+    out: Path | None, advisories: bool, accept: tuple[str, ...], osv: str, as_json: bool
 ) -> None:
     """List every package and jar with version and licence, from what is installed.
 
@@ -65,10 +66,10 @@ def _judge_licences(found: Sequence["Component"]) -> bool:
     return not refused
 
 
-def _judge_weaknesses(found: Sequence["Component"], accepted: set[str], osv: str | None) -> bool:
-    from broker.ops.advisories import OSV, known_weaknesses
+def _judge_weaknesses(found: Sequence["Component"], accepted: set[str], osv: str) -> bool:
+    from broker.ops.advisories import known_weaknesses
 
-    known = known_weaknesses(found, osv=osv or OSV)
+    known = known_weaknesses(found, osv)
     weak = {one: left for one, ids in known.items() if (left := sorted(set(ids) - accepted))}
     for one, ids in weak.items():
         click.echo(f"{one.name} {one.version}: {', '.join(ids)}", err=True)

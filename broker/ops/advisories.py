@@ -8,19 +8,18 @@ import requests
 from broker.errors import ServiceError
 from broker.ops.sbom import Component
 
-OSV = "https://api.osv.dev"
 _MOST_AT_ONCE = 1000
 _TIMEOUT_S = 20.0
 
 
-def known_weaknesses(found: Collection[Component], *, osv: str = OSV) -> dict[Component, list[str]]:
+def known_weaknesses(found: Collection[Component], osv: str) -> dict[Component, list[str]]:
     """Return the names of the advisories for those parts that have any.
 
     Parameters
     ----------
     found : collection of Component
     osv : str
-        Address of OSV's interface, or of a mirror of it.
+        Address of OSV's interface, or of a mirror.
 
     Raises
     ------

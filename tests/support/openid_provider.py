@@ -4,14 +4,14 @@ import base64
 import hashlib
 import json
 import secrets
-import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
+from loopback import served
 
 CLIENT, SECRET = "broker", "a secret of thirty-two characters"
 
@@ -127,13 +127,6 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def openid_provider():
     """Give a provider that runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.provider = FakeProvider(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with served(_Handler) as server:
+        server.provider = FakeProvider(f"http://127.0.0.1:{server.server_port}")
         yield server.provider
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

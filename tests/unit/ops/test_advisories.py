@@ -1,11 +1,11 @@
 """Known weaknesses are asked of a service over HTTP; one that was not asked is not one without."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from click.testing import CliRunner
+from loopback import served
 
 from broker.cli.main import cli
 from broker.errors import ServiceError
@@ -42,13 +42,10 @@ def osv():
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.known, server.broken, server.status = [], {}, "", 200
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with served(Handler) as server:
+        server.asked, server.known, server.broken, server.status = [], {}, "", 200
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        yield server
 
 
 def test_those_with_advisories_are_returned_with_all_pages_of_them(osv):
@@ -57,7 +54,7 @@ def test_those_with_advisories_are_returned_with_all_pages_of_them(osv):
         "pkg:maven/io.netty/netty-codec@4.1.0": [["GHSA-1"]],
     }
 
-    found = known_weaknesses([JINJA, NUMPY, NETTY], osv=osv.url)
+    found = known_weaknesses([JINJA, NUMPY, NETTY], osv.url)
 
     assert found == {JINJA: ["PYSEC-1", "PYSEC-2"], NETTY: ["GHSA-1"]}
 
@@ -66,7 +63,7 @@ def test_more_than_the_service_takes_at_once_are_asked_in_parts(osv):
     many = [Component("pypi", f"p{i}", "1") for i in range(2500)]
     osv.known = {many[2400].purl: [["PYSEC-1"]]}
 
-    assert known_weaknesses(many, osv=osv.url) == {many[2400]: ["PYSEC-1"]}
+    assert known_weaknesses(many, osv.url) == {many[2400]: ["PYSEC-1"]}
     assert [len(asked) for asked in osv.asked] == [1000, 1000, 500]
 
 
@@ -74,13 +71,13 @@ def test_more_than_the_service_takes_at_once_are_asked_in_parts(osv):
 def test_an_answer_that_does_not_tell_is_an_error(osv, broken):
     osv.broken = broken
     with pytest.raises(ServiceError, match="not known"):
-        known_weaknesses([JINJA], osv=osv.url)
+        known_weaknesses([JINJA], osv.url)
 
 
 def test_a_refusal_is_an_error(osv):
     osv.status = 503
     with pytest.raises(ServiceError, match="503"):
-        known_weaknesses([JINJA], osv=osv.url)
+        known_weaknesses([JINJA], osv.url)
 
 
 def test_the_command_names_weak_parts_until_they_are_accepted(osv):

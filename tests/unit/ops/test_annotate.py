@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from loopback import served
 
 from broker.alerts.columns import BY_NAME, Column
 from broker.avro import decode, unframe
@@ -53,10 +54,7 @@ class Remote:
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/scs?catalog=x"
+        self.handler = Handler
 
     def inside(self):
         ra, dec, radius = self.asked[-1]
@@ -131,9 +129,9 @@ def says_nothing(handler):
 @pytest.fixture
 def remote():
     remote = Remote()
-    yield remote
-    remote.server.shutdown()
-    remote.server.server_close()
+    with served(remote.handler) as remote.server:
+        remote.url = f"http://127.0.0.1:{remote.server.server_port}/scs?catalog=x"
+        yield remote
 
 
 def service(remote, **more):

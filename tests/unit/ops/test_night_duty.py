@@ -3,11 +3,11 @@
 import email
 import json
 import socketserver
-import threading
 from email import policy
 from http.server import BaseHTTPRequestHandler
 
 import pytest
+from loopback import served
 
 from broker.config import PushConfig
 from broker.ops.night_duty import night_on_duty
@@ -151,21 +151,18 @@ class Hooks(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(params=[Mails, Hooks])
-def served(request):
-    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), request.param)
-    server.daemon_threads, server.got = True, []
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield request.param, server
-    server.shutdown()
-    server.server_close()
+def receiver(request):
+    with served(request.param) as server:
+        server.got = []
+        yield request.param, server
 
 
-def test_it_goes_out_by_mail_and_to_a_hook(servers, served):
+def test_it_goes_out_by_mail_and_to_a_hook(servers, receiver):
     topics, tables = servers
     record(tables, 0, 5, 1.0)
     bury(topics, range(5))
     night = night_on_duty(topics, tables, RUN, tonight(tables))
-    kind, server = served
+    kind, server = receiver
     port = server.server_address[1]
 
     if kind is Mails:

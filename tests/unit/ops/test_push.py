@@ -5,11 +5,11 @@ import http.server
 import json
 import socketserver
 import stat
-import threading
 from email import policy
 
 import pytest
 from fastapi.testclient import TestClient
+from loopback import served
 
 from broker.api import make_app
 from broker.api.push import add_push
@@ -65,28 +65,18 @@ class Hooks(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def served(handler):
-    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    server.got, server.refuse, server.status = [], b"", 204
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    return server
-
-
 @pytest.fixture
 def mails():
-    server = served(Mails)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with served(Mails) as server:
+        server.got, server.refuse = [], b""
+        yield server
 
 
 @pytest.fixture
 def hooks():
-    server = served(Hooks)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with served(Hooks) as server:
+        server.got, server.status = [], 204
+        yield server
 
 
 def digest(kind, address, number=2, shown=2):

@@ -3,12 +3,12 @@
 import http.server
 import itertools
 import json
-import threading
 import time
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from loopback import served
 
 from broker.errors import ServiceError
 from broker.ops.serve_bench.asks import PlainReader, question
@@ -127,12 +127,8 @@ def answering():
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with served(Handler) as server:
         yield server.server_port, asked
-        server.shutdown()
-        thread.join()
 
 
 def test_users_in_a_process_of_their_own_count_answers_and_errors():
